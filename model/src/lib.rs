@@ -1,0 +1,20 @@
+//! Pure types and rules of Setpoint: ids, topics, payloads, settings, access and time.
+//!
+//! Nothing here does input or output: no tokio, no database, no web framework. Every rule that two
+//! layers must agree on lives here once.
+
+pub mod access;
+pub mod clock;
+pub mod credential;
+pub mod filter;
+pub mod presence;
+pub mod scope;
+pub mod serial;
+pub mod topic;
+
+pub use access::Identity;
+pub use clock::{Clock, SystemClock};
+pub use filter::TopicFilter;
+pub use scope::Scope;
+pub use serial::Serial;
+pub use topic::{Channel, Topic};

@@ -1,0 +1,74 @@
+//! What an API token may do.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! scopes {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)+) => {
+        /// One right an API token carries. A person's rights are expressed in the same scopes.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema)]
+        pub enum Scope {
+            $($(#[$doc])* #[serde(rename = $text)] $name,)+
+        }
+
+        impl Scope {
+            /// Every scope there is.
+            pub const ALL: &[Scope] = &[$(Scope::$name,)+];
+
+            /// The scope's name, as it stands in a token's `scopes`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Scope::$name => $text,)+ }
+            }
+        }
+    };
+}
+
+scopes! {
+    /// Read devices, their presence and timeline.
+    DevicesRead = "devices:read",
+    /// Create, change and delete devices and their credentials.
+    DevicesWrite = "devices:write",
+    /// Read settings, their history and status.
+    SettingsRead = "settings:read",
+    /// Change settings.
+    SettingsWrite = "settings:write",
+    /// Read telemetry.
+    TelemetryRead = "telemetry:read",
+    /// Store telemetry on a device's behalf.
+    TelemetryWrite = "telemetry:write",
+    /// Read product models.
+    ModelsRead = "models:read",
+    /// Change product models.
+    ModelsWrite = "models:write",
+    /// Connect to MQTT as an operator.
+    Mqtt = "mqtt",
+    /// Read Prometheus metrics.
+    MetricsRead = "metrics:read",
+    /// Everything, people and tokens included.
+    Admin = "admin",
+}
+
+/// The text names no scope.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("unknown scope `{0}`")]
+pub struct UnknownScope(pub String);
+
+impl FromStr for Scope {
+    type Err = UnknownScope;
+
+    fn from_str(text: &str) -> Result<Self, UnknownScope> {
+        Self::ALL.iter().copied().find(|s| s.as_str() == text).ok_or_else(|| UnknownScope(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether a holder of `held` may do what `needed` guards; `admin` may do everything.
+pub fn allows(held: &[Scope], needed: Scope) -> bool {
+    held.contains(&needed) || held.contains(&Scope::Admin)
+}

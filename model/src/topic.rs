@@ -1,0 +1,185 @@
+//! Topic names: the only place that builds or parses one.
+
+use std::{fmt, str::FromStr};
+
+use uuid::Uuid;
+
+use crate::serial::Serial;
+
+/// The first level of every topic.
+const ROOT: &str = "devices";
+
+/// What a topic of a device carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// The whole effective settings document, to the device; retained.
+    Settings,
+    /// The device's acknowledgement of a settings version.
+    SettingsAck,
+    /// A merge patch from an operator's MQTT client.
+    SettingsSet,
+    /// Samples from the device.
+    Telemetry,
+    /// Online or not, written by the broker alone; retained.
+    Presence,
+    /// Commands to the device.
+    Commands,
+    /// The device's answer to the command of this id.
+    CommandResult(Uuid),
+    /// The firmware the device should run; retained.
+    Firmware,
+    /// The device's progress with its firmware.
+    FirmwareStatus,
+}
+
+/// Who writes a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    /// The server alone.
+    Server,
+    /// The device, or an operator on its behalf.
+    Device,
+    /// An operator alone.
+    Operator,
+}
+
+impl Channel {
+    /// Who may publish to this channel.
+    pub fn writer(self) -> Writer {
+        match self {
+            Self::Settings | Self::Presence | Self::Commands | Self::Firmware => Writer::Server,
+            Self::SettingsAck | Self::Telemetry | Self::CommandResult(_) | Self::FirmwareStatus => Writer::Device,
+            Self::SettingsSet => Writer::Operator,
+        }
+    }
+
+    /// A short stable name, for metrics and logs: it never holds an id.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Settings => "settings",
+            Self::SettingsAck => "settings_ack",
+            Self::SettingsSet => "settings_set",
+            Self::Telemetry => "telemetry",
+            Self::Presence => "presence",
+            Self::Commands => "commands",
+            Self::CommandResult(_) => "command_result",
+            Self::Firmware => "firmware",
+            Self::FirmwareStatus => "firmware_status",
+        }
+    }
+}
+
+/// A topic of DESIGN section 3: `devices/{serial}/{channel}`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Topic {
+    /// The device it belongs to.
+    pub serial: Serial,
+    /// What it carries.
+    pub channel: Channel,
+}
+
+/// The text is not a topic of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a topic of this server")]
+pub struct UnknownTopic;
+
+impl Topic {
+    /// The topic of `channel` of the device `serial`.
+    pub fn new(serial: Serial, channel: Channel) -> Self {
+        Self { serial, channel }
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{ROOT}/{}/", self.serial)?;
+        match self.channel {
+            Channel::Settings => f.write_str("settings"),
+            Channel::SettingsAck => f.write_str("settings/ack"),
+            Channel::SettingsSet => f.write_str("settings/set"),
+            Channel::Telemetry => f.write_str("telemetry"),
+            Channel::Presence => f.write_str("presence"),
+            Channel::Commands => f.write_str("commands"),
+            Channel::CommandResult(id) => write!(f, "commands/{id}/result"),
+            Channel::Firmware => f.write_str("firmware"),
+            Channel::FirmwareStatus => f.write_str("firmware/status"),
+        }
+    }
+}
+
+impl FromStr for Topic {
+    type Err = UnknownTopic;
+
+    fn from_str(text: &str) -> Result<Self, UnknownTopic> {
+        let mut levels = text.split('/');
+        if levels.next() != Some(ROOT) {
+            return Err(UnknownTopic);
+        }
+        let serial = levels.next().and_then(|s| s.parse().ok()).ok_or(UnknownTopic)?;
+        let channel = match (levels.next(), levels.next(), levels.next()) {
+            (Some("settings"), None, None) => Channel::Settings,
+            (Some("settings"), Some("ack"), None) => Channel::SettingsAck,
+            (Some("settings"), Some("set"), None) => Channel::SettingsSet,
+            (Some("telemetry"), None, None) => Channel::Telemetry,
+            (Some("presence"), None, None) => Channel::Presence,
+            (Some("commands"), None, None) => Channel::Commands,
+            (Some("commands"), Some(id), Some("result")) => {
+                Channel::CommandResult(id.parse().map_err(|_| UnknownTopic)?)
+            }
+            (Some("firmware"), None, None) => Channel::Firmware,
+            (Some("firmware"), Some("status"), None) => Channel::FirmwareStatus,
+            _ => return Err(UnknownTopic),
+        };
+        if levels.next().is_some() { Err(UnknownTopic) } else { Ok(Self { serial, channel }) }
+    }
+}
+
+/// The device a topic or filter names in its second level, or `None` for a wildcard or a foreign root.
+pub(crate) fn second_level<'a>(mut levels: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    (levels.next() == Some(ROOT)).then(|| levels.next()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_channel_reads_back_as_written() {
+        let serial: Serial = "HOME-1".parse().unwrap();
+        let channels = [
+            Channel::Settings,
+            Channel::SettingsAck,
+            Channel::SettingsSet,
+            Channel::Telemetry,
+            Channel::Presence,
+            Channel::Commands,
+            Channel::CommandResult(Uuid::from_u128(7)),
+            Channel::Firmware,
+            Channel::FirmwareStatus,
+        ];
+        for channel in channels {
+            let topic = Topic::new(serial.clone(), channel);
+            assert_eq!(topic.to_string().parse(), Ok(topic));
+        }
+    }
+
+    #[test]
+    fn foreign_topics_are_refused() {
+        for text in [
+            "",
+            "devices",
+            "devices/",
+            "devices/HOME-1",
+            "devices/HOME-1/",
+            "devices/HOME-1/settings/",
+            "devices/HOME-1/settings/ack/x",
+            "/devices/HOME-1/settings",
+            "devices/é/settings",
+            "devices/HOME-1/commands/1/result",
+            "Devices/HOME-1/settings",
+            "$SYS/x",
+        ] {
+            assert_eq!(text.parse::<Topic>(), Err(UnknownTopic), "{text}");
+        }
+    }
+}
