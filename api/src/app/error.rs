@@ -1,0 +1,85 @@
+//! The one error of the application layer. It knows no transport; `http::problem` gives it a status.
+
+use std::collections::BTreeMap;
+
+use setpoint_model::Scope;
+use setpoint_store as store;
+
+/// A message per field or settings key, in the caller's own terms.
+pub type FieldErrors = BTreeMap<String, String>;
+
+/// Why a use case did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No credentials, or none that hold.
+    #[error("sign-in is needed")]
+    Unauthenticated,
+    /// The actor lacks a scope.
+    #[error("the scope `{scope}` is needed")]
+    Forbidden {
+        /// The scope that would do.
+        scope: Scope,
+    },
+    /// There is no such thing, or the actor may not know of it.
+    #[error("{what} not found")]
+    NotFound {
+        /// What was looked for: `device`.
+        what: &'static str,
+    },
+    /// It stands in the way of something that is there already.
+    #[error("{message}")]
+    Conflict {
+        /// A stable word for programs: `device_exists`.
+        code: &'static str,
+        /// A sentence for people.
+        message: String,
+    },
+    /// `If-Match` names another version than the current one.
+    #[error("the current version is {current}")]
+    VersionMismatch {
+        /// The version in force.
+        current: i64,
+    },
+    /// The request can't be understood at all.
+    #[error("{message}")]
+    Malformed {
+        /// What is wrong.
+        message: String,
+    },
+    /// Understood, but some fields break a rule.
+    #[error("some fields are not valid")]
+    Invalid {
+        /// Which, and why.
+        errors: FieldErrors,
+    },
+    /// Larger than the limit.
+    #[error("larger than {limit} bytes")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// The database can't be reached just now; trying again may help.
+    #[error("temporarily unavailable")]
+    Unavailable(#[source] store::Error),
+    /// A fault of ours; the cause goes to the log alone.
+    #[error("internal error")]
+    Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Error {
+    /// One field is wrong.
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Invalid { errors: FieldErrors::from([(field.into(), message.into())]) }
+    }
+
+    /// A fault of ours.
+    pub fn internal(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Internal(Box::new(cause))
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        if error.is_unavailable() { Self::Unavailable(error) } else { Self::internal(error) }
+    }
+}

@@ -1,0 +1,49 @@
+//! Use cases: what Setpoint does, without saying over which transport it was asked.
+//!
+//! One file per noun, each an `impl App` block. A use case names its permission first, then reads as a list
+//! of steps; it commits to Postgres and at most leaves a hint for a task.
+
+mod actor;
+mod error;
+mod hints;
+
+use std::sync::Arc;
+
+use setpoint_broker::Handle;
+use setpoint_model::Clock;
+use setpoint_store::Store;
+
+pub use actor::{Actor, Principal};
+pub use error::{Error, FieldErrors};
+pub use hints::Hints;
+
+/// The parts every use case may use. Cheap to clone.
+#[derive(Clone)]
+pub struct App(Arc<Parts>);
+
+/// What an [`App`] is made of.
+pub struct Parts {
+    /// The database.
+    pub store: Store,
+    /// The way to connected devices.
+    pub broker: Handle,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Wakes the tasks that make MQTT agree with the database.
+    pub hints: Hints,
+}
+
+impl App {
+    /// An application of these parts.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl std::ops::Deref for App {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}

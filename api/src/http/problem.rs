@@ -1,0 +1,109 @@
+//! Errors as `application/problem+json` (RFC 9457), with `code`, `request_id` and `errors` per field.
+//!
+//! The middleware in `http::request_id` fills in `request_id`; causes go to the log and never to a client.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::app;
+
+/// An answer that says what went wrong.
+#[derive(Debug, Clone, Serialize, utoipa::ToSchema)]
+pub struct Problem {
+    /// Always `about:blank`: `code` tells programs what happened.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The status in words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// A stable word for programs: `validation_failed`.
+    pub code: &'static str,
+    /// A sentence for people.
+    pub detail: String,
+    /// The request's id, as in the log and the `x-request-id` header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
+    /// A message per field.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub errors: BTreeMap<String, String>,
+    /// For `version_mismatch`: the version in force.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_version: Option<i64>,
+}
+
+impl Problem {
+    /// A problem with this status, code and sentence.
+    pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: status.as_u16(),
+            code,
+            detail: detail.into(),
+            request_id: None,
+            errors: BTreeMap::new(),
+            current_version: None,
+        }
+    }
+}
+
+impl From<app::Error> for Problem {
+    fn from(error: app::Error) -> Self {
+        use app::Error;
+        let detail = error.to_string();
+        match error {
+            Error::Unauthenticated => Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail),
+            Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "forbidden", detail),
+            Error::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
+            Error::Conflict { code, .. } => Self::new(StatusCode::CONFLICT, code, detail),
+            Error::VersionMismatch { current } => Self {
+                current_version: Some(current),
+                ..Self::new(StatusCode::PRECONDITION_FAILED, "version_mismatch", detail)
+            },
+            Error::Malformed { .. } => Self::new(StatusCode::BAD_REQUEST, "malformed", detail),
+            Error::Invalid { errors } => {
+                Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", detail) }
+            }
+            Error::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail),
+            Error::Unavailable(cause) => {
+                tracing::warn!(error = &cause as &dyn std::error::Error, "the database is unavailable");
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+            }
+            Error::Internal(cause) => {
+                tracing::error!(error = &*cause as &dyn std::error::Error, "a request failed");
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(&self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let (Some(current), Ok(tag)) =
+            (self.current_version, HeaderValue::from_str(&format!("\"{}\"", self.current_version.unwrap_or(0))))
+        {
+            tracing::debug!(version = current, "a stale If-Match");
+            headers.insert(header::ETAG, tag);
+        }
+        // The request id layer finds the problem here and answers it again with the id filled in.
+        response.extensions_mut().insert(self);
+        response
+    }
+}
