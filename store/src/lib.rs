@@ -1,1 +1,14 @@
-//! Setpoint.
+//! Setpoint's only door to PostgreSQL: one file per noun, each an `impl Store` block, beside the supervisor
+//! of the embedded Postgres.
+//!
+//! Nothing above this crate sees SQL or an [`sqlx::Error`]. "Not found" is `Ok(None)`; everything else that
+//! can go wrong is an [`Error`].
+
+mod database;
+mod error;
+
+pub use database::{ConnectOptions, InvalidUrl, MigrateError, OpenError, PoolOptions, Store};
+pub use error::Error;
+
+/// The result of every query.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
