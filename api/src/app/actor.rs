@@ -35,7 +35,10 @@ pub enum Principal {
 impl Actor {
     /// The server itself acting as `task`, with every right.
     pub fn system(task: &'static str) -> Self {
-        Self { principal: Principal::System(task), scopes: vec![Scope::Admin] }
+        Self {
+            principal: Principal::System(task),
+            scopes: vec![Scope::Admin],
+        }
     }
 
     /// Whether the scope is among this actor's rights.
@@ -46,7 +49,11 @@ impl Actor {
     /// # Errors
     /// [`Error::Forbidden`] unless [`Self::may`].
     pub fn require(&self, needed: Scope) -> Result<(), Error> {
-        if self.may(needed) { Ok(()) } else { Err(Error::Forbidden { scope: needed }) }
+        if self.may(needed) {
+            Ok(())
+        } else {
+            Err(Error::Forbidden { scope: needed })
+        }
     }
 
     /// How history names this actor: `token:ci`, `device:HOME-1`, `system:publisher`.

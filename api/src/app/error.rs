@@ -69,7 +69,9 @@ pub enum Error {
 impl Error {
     /// One field is wrong.
     pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Invalid { errors: FieldErrors::from([(field.into(), message.into())]) }
+        Self::Invalid {
+            errors: FieldErrors::from([(field.into(), message.into())]),
+        }
     }
 
     /// A fault of ours.
@@ -80,6 +82,10 @@ impl Error {
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
-        if error.is_unavailable() { Self::Unavailable(error) } else { Self::internal(error) }
+        if error.is_unavailable() {
+            Self::Unavailable(error)
+        } else {
+            Self::internal(error)
+        }
     }
 }

@@ -6,9 +6,9 @@ use super::Problem;
 use crate::app;
 
 /// The largest `limit`, in items.
-pub const MAX_LIMIT: i64 = 1_000;
+pub(super) const MAX_LIMIT: i64 = 1_000;
 /// The `limit` when none is asked for.
-pub const DEFAULT_LIMIT: i64 = 100;
+pub(super) const DEFAULT_LIMIT: i64 = 100;
 
 /// One page of a list.
 #[derive(Debug, Clone, Serialize, utoipa::ToSchema)]

@@ -52,6 +52,27 @@ impl Problem {
             current_version: None,
         }
     }
+
+    /// The problem that a bare status stands for; its code is the status in snake case.
+    pub fn of_status(status: StatusCode, detail: impl Into<String>) -> Self {
+        let code = match status {
+            StatusCode::BAD_REQUEST => "malformed",
+            StatusCode::UNAUTHORIZED => "unauthenticated",
+            StatusCode::FORBIDDEN => "forbidden",
+            StatusCode::NOT_FOUND => "not_found",
+            StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
+            StatusCode::REQUEST_TIMEOUT => "timeout",
+            StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported_media_type",
+            StatusCode::UNPROCESSABLE_ENTITY => "validation_failed",
+            StatusCode::TOO_MANY_REQUESTS => "too_many_requests",
+            StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+            StatusCode::GATEWAY_TIMEOUT => "timeout",
+            status if status.is_server_error() => "internal",
+            _ => "refused",
+        };
+        Self::new(status, code, detail)
+    }
 }
 
 impl From<app::Error> for Problem {
@@ -68,12 +89,16 @@ impl From<app::Error> for Problem {
                 ..Self::new(StatusCode::PRECONDITION_FAILED, "version_mismatch", detail)
             },
             Error::Malformed { .. } => Self::new(StatusCode::BAD_REQUEST, "malformed", detail),
-            Error::Invalid { errors } => {
-                Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", detail) }
-            }
+            Error::Invalid { errors } => Self {
+                errors,
+                ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", detail)
+            },
             Error::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail),
             Error::Unavailable(cause) => {
-                tracing::warn!(error = &cause as &dyn std::error::Error, "the database is unavailable");
+                tracing::warn!(
+                    error = &cause as &dyn std::error::Error,
+                    "the database is unavailable"
+                );
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
             }
             Error::Internal(cause) => {
@@ -89,16 +114,20 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let (Some(current), Ok(tag)) =
-            (self.current_version, HeaderValue::from_str(&format!("\"{}\"", self.current_version.unwrap_or(0))))
-        {
+        if let (Some(current), Ok(tag)) = (
+            self.current_version,
+            HeaderValue::from_str(&format!("\"{}\"", self.current_version.unwrap_or(0))),
+        ) {
             tracing::debug!(version = current, "a stale If-Match");
             headers.insert(header::ETAG, tag);
         }
