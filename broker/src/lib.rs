@@ -1,1 +1,29 @@
-//! Setpoint.
+//! Setpoint's MQTT edge: sockets, sessions, topic rules and rumqttd router shards.
+//!
+//! The edge owns what MQTT asks of a server; see `ARCHITECTURE.md`, "The broker". It knows nothing of the
+//! database: whatever needs one goes through [`Backend`], and the rest of the server speaks to devices
+//! through [`Handle`].
+
+pub mod backend;
+mod broker;
+mod config;
+mod edge;
+mod error;
+mod handle;
+mod message;
+mod status;
+pub mod transport;
+
+pub use self::{
+    backend::{
+        Ack, Authenticated, Backend, Inbound, Login, Outcome, Peer, Refusal, SessionEvent, SessionInfo,
+        Transport, Version,
+    },
+    broker::Broker,
+    config::Config,
+    edge::Edge,
+    error::{Error, ShuttingDown},
+    handle::Handle,
+    message::{Outgoing, QoS},
+    status::{Counts, DeviceStatus, SessionStatus, ShardHealth},
+};

@@ -55,7 +55,11 @@ impl Duplex for Io {
             Self::Tls(stream) => {
                 let (socket, session) = stream.get_ref();
                 // False while decrypted bytes, or the end of the stream, wait to be read.
-                if session.wants_read() { socket.poll_read_ready(cx) } else { Poll::Ready(Ok(())) }
+                if session.wants_read() {
+                    socket.poll_read_ready(cx)
+                } else {
+                    Poll::Ready(Ok(()))
+                }
             }
             Self::Other(stream) => stream.poll_read_ready(cx),
         }
