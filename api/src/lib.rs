@@ -4,5 +4,6 @@
 //! [`app`]; [`app`] calls `setpoint_store` and `setpoint_broker::Handle` and knows no transport.
 
 pub mod app;
+pub mod config;
 pub mod http;
 pub mod tasks;

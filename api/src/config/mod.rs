@@ -1,0 +1,126 @@
+//! Configuration: compiled-in defaults, a file, the environment and flags, in that order of precedence.
+//!
+//! `config/default.toml` names and explains every key. Each section refuses unknown keys and checks itself.
+
+mod database;
+mod error;
+mod http;
+mod limits;
+mod log;
+mod mqtt;
+mod sources;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use serde::Deserialize;
+
+pub use self::{
+    database::{Database, Embedded},
+    error::ConfigError,
+    http::Http,
+    limits::{Settings, Telemetry},
+    log::{Log, LogFormat},
+    mqtt::{Mqtt, Tls},
+    sources::{DEFAULTS, Sources},
+};
+use error::Invalid;
+
+/// The whole configuration of one server.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The directory of the embedded Postgres and the administrator's token.
+    pub data_dir: PathBuf,
+    /// Whether HTTP and MQTT without TLS may be reached from other machines.
+    pub allow_plaintext: bool,
+    /// The HTTP port.
+    pub http: Http,
+    /// The MQTT ports and what their clients may do.
+    pub mqtt: Mqtt,
+    /// Postgres.
+    pub database: Database,
+    /// Limits of settings.
+    pub settings: Settings,
+    /// Limits and batches of telemetry.
+    pub telemetry: Telemetry,
+    /// Where metrics are read.
+    pub metrics: Metrics,
+    /// The first administrator.
+    pub admin: Admin,
+    /// The log.
+    pub log: Log,
+}
+
+/// Where metrics are read.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// An address of its own, without sign-in.
+    pub listen: Option<SocketAddr>,
+}
+
+/// The first administrator.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// The password at the first start; `None` for a random one.
+    pub password: Option<String>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+impl Config {
+    /// Reads and checks the configuration.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, in one line.
+    pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
+        let config: Self = sources.extract()?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), Invalid> {
+        self.http.validate(self.allow_plaintext)?;
+        self.mqtt.validate(self.allow_plaintext)?;
+        self.database.validate()?;
+        self.settings.validate()?;
+        self.telemetry.validate()?;
+        self.log.validate()?;
+        if let Some(address) = self.metrics.listen {
+            plaintext("metrics.listen", address, self.allow_plaintext)?;
+        }
+        match &self.admin.password {
+            Some(password) if password.chars().count() < MIN_PASSWORD => Err(Invalid::new(
+                "admin.password",
+                format!("at least {MIN_PASSWORD} characters"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The shortest password a person may have, in characters.
+pub const MIN_PASSWORD: usize = 8;
+
+/// An address without TLS is a loopback one, unless the network is trusted.
+fn plaintext(key: &'static str, address: SocketAddr, allowed: bool) -> Result<(), Invalid> {
+    if allowed || address.ip().to_canonical().is_loopback() {
+        return Ok(());
+    }
+    Err(Invalid::new(
+        key,
+        format!(
+            "{address} can be reached from other machines without encryption; listen on 127.0.0.1, or set \
+             allow_plaintext = true if the network is trusted"
+        ),
+    ))
+}
