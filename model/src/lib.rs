@@ -10,6 +10,8 @@ pub mod filter;
 pub mod presence;
 pub mod scope;
 pub mod serial;
+pub mod telemetry;
+pub mod timeline;
 pub mod topic;
 
 pub use access::Identity;

@@ -1,0 +1,15 @@
+//! Telemetry: what a device may send, and how a reader may ask for it.
+
+mod parse;
+mod query;
+mod value;
+
+pub use parse::{Limits, Malformed, Parsed, Problem, Sample, Stamp, Window, parse};
+pub use query::{Aggregate, Bucket, InvalidAggregate, InvalidBucket, InvalidMetrics, MetricList};
+pub use value::{Value, is_metric_name};
+
+/// The longest metric name, in bytes.
+pub const MAX_METRIC_NAME: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! How history may be asked for: which metrics, in which buckets, by which aggregate.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+use super::is_metric_name;
+
+/// The most metrics one query may name.
+const MAX_METRICS: usize = 64;
+
+/// The longest bucket, in seconds: 366 days.
+const MAX_BUCKET_SECONDS: u32 = 366 * 86_400;
+
+/// The width of a bucket of history: `30s`, `5m`, `1h`, `1d`, `1w`; one second to 366 days.
+///
+/// Buckets begin at whole multiples of their width since Monday, 2001-01-01T00:00:00Z, so days are UTC days
+/// and weeks begin on Monday.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket(u32);
+
+/// The text is not the width of a bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a whole number with s, m, h, d or w, from 1s to 366d: `5m`")]
+pub struct InvalidBucket;
+
+impl Bucket {
+    /// The width in seconds.
+    pub fn seconds(self) -> u32 {
+        self.0
+    }
+}
+
+impl FromStr for Bucket {
+    type Err = InvalidBucket;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBucket> {
+        let unit = text.chars().next_back().ok_or(InvalidBucket)?;
+        let seconds: u32 = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3_600,
+            'd' => 86_400,
+            'w' => 7 * 86_400,
+            _ => return Err(InvalidBucket),
+        };
+        let count = text.strip_suffix(unit).ok_or(InvalidBucket)?;
+        if !count.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(InvalidBucket);
+        }
+        let count: u32 = count.parse().map_err(|_| InvalidBucket)?;
+        match count.checked_mul(seconds) {
+            Some(width @ 1..=MAX_BUCKET_SECONDS) => Ok(Self(width)),
+            _ => Err(InvalidBucket),
+        }
+    }
+}
+
+/// How the samples of one bucket become one value. Booleans count as 0 and 1; texts have `count` and `last` only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Aggregate {
+    /// The arithmetic mean.
+    #[default]
+    Avg,
+    /// The smallest.
+    Min,
+    /// The largest.
+    Max,
+    /// The sum.
+    Sum,
+    /// How many samples there are, of whatever type.
+    Count,
+    /// The newest.
+    Last,
+}
+
+/// The text names no aggregate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("one of avg, min, max, sum, count, last")]
+pub struct InvalidAggregate;
+
+impl Aggregate {
+    /// Its name in a query.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Avg => "avg",
+            Self::Min => "min",
+            Self::Max => "max",
+            Self::Sum => "sum",
+            Self::Count => "count",
+            Self::Last => "last",
+        }
+    }
+}
+
+impl FromStr for Aggregate {
+    type Err = InvalidAggregate;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAggregate> {
+        [
+            Self::Avg,
+            Self::Min,
+            Self::Max,
+            Self::Sum,
+            Self::Count,
+            Self::Last,
+        ]
+        .into_iter()
+        .find(|aggregate| aggregate.as_str() == text)
+        .ok_or(InvalidAggregate)
+    }
+}
+
+impl fmt::Display for Aggregate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Metric names with commas between: `temperature,humidity`. At most 64, each named once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricList(Vec<String>);
+
+/// The text is not a list of metric names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("at most 64 metric names with commas between, each 1 to 64 of A-Z a-z 0-9 . _ -")]
+pub struct InvalidMetrics;
+
+impl MetricList {
+    /// The names, in the order of the query.
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+}
+
+impl FromStr for MetricList {
+    type Err = InvalidMetrics;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMetrics> {
+        let mut names: Vec<String> = Vec::new();
+        for name in text.split(',').map(str::trim) {
+            if !is_metric_name(name) || names.len() == MAX_METRICS {
+                return Err(InvalidMetrics);
+            }
+            if !names.iter().any(|known| known == name) {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(Self(names))
+    }
+}

@@ -1,0 +1,58 @@
+//! Metric names and the values they take.
+
+use std::borrow::Cow;
+
+use serde::{Serialize, Serializer};
+
+use super::MAX_METRIC_NAME;
+
+/// Whether `name` may name a metric: 1 to 64 of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit.
+///
+/// `at` is the sample's time and names no metric.
+pub fn is_metric_name(name: &str) -> bool {
+    let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    let all_well = name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    starts_well && all_well && name.len() <= MAX_METRIC_NAME && name != "at"
+}
+
+/// The value of one sample.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value<'a> {
+    /// A finite number. JSON integers beyond 2^53 lose their last digits, as in JavaScript.
+    Number(f64),
+    /// A boolean.
+    Flag(bool),
+    /// A short text without NUL.
+    Text(Cow<'a, str>),
+}
+
+impl Value<'_> {
+    /// The value with a text of its own.
+    pub fn into_owned(self) -> Value<'static> {
+        match self {
+            Self::Number(number) => Value::Number(number),
+            Self::Flag(flag) => Value::Flag(flag),
+            Self::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
+        }
+    }
+}
+
+/// Below this every whole `f64` is exactly an integer (2^53).
+const EXACT: f64 = 9_007_199_254_740_992.0;
+
+impl Serialize for Value<'_> {
+    /// As the device wrote it: `40`, not `40.0`.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            #[expect(clippy::cast_possible_truncation, reason = "whole and below 2^53")]
+            Self::Number(number) if number.fract() == 0.0 && number.abs() < EXACT => {
+                serializer.serialize_i64(*number as i64)
+            }
+            Self::Number(number) => serializer.serialize_f64(*number),
+            Self::Flag(flag) => serializer.serialize_bool(*flag),
+            Self::Text(text) => serializer.serialize_str(text),
+        }
+    }
+}
