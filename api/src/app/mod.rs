@@ -9,6 +9,7 @@ mod hints;
 
 use std::sync::Arc;
 
+use setpoint_broker::Handle;
 use setpoint_model::Clock;
 use setpoint_store::Store;
 
@@ -24,6 +25,8 @@ pub struct App(Arc<Parts>);
 pub struct Parts {
     /// The database.
     pub store: Store,
+    /// The way to connected devices.
+    pub broker: Handle,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Wakes the tasks that make MQTT agree with the database.
