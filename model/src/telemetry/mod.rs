@@ -1,10 +1,13 @@
 //! Telemetry: what a device may send, and how a reader may ask for it.
 
 mod parse;
+mod payload;
 mod query;
 mod value;
+mod visit;
 
-pub use parse::{Limits, Malformed, Parsed, Problem, Sample, Stamp, Window, parse};
+pub use parse::parse;
+pub use payload::{Limits, Malformed, Parsed, Problem, Sample, Stamp, Window};
 pub use query::{Aggregate, Bucket, InvalidAggregate, InvalidBucket, InvalidMetrics, MetricList};
 pub use value::{Value, is_metric_name};
 

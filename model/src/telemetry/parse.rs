@@ -4,148 +4,21 @@
 //! borrowed from the payload. Only when that pass meets something that `serde_json` can't step over (`1e999`,
 //! half a surrogate pair) is the payload read again, value by value, so that the rest of it is kept.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use serde::{
-    Deserializer,
-    de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+use chrono::{DateTime, SubsecRound, Utc};
+use serde::{Deserializer, de::MapAccess};
+
+use super::{
+    Limits, Malformed, Parsed, Problem, Sample, Stamp, Value, Window, is_metric_name,
+    visit::{Key, KeySeed, PayloadVisitor, Scalar, ScalarSeed},
 };
-use serde_json::value::RawValue;
-
-use super::{Value, is_metric_name};
 
 /// How many problems of one payload are told one by one; the rest are counted.
 const MAX_PROBLEMS: usize = 100;
 
 /// How much of a wrong key is repeated in a message, in characters.
 const MAX_SHOWN_KEY: usize = 64;
-
-/// The most that one payload may hold.
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Objects in the array.
-    pub items: usize,
-    /// Metrics in one object.
-    pub metrics: usize,
-    /// Bytes of a text value.
-    pub text: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            items: 1_000,
-            metrics: 64,
-            text: 256,
-        }
-    }
-}
-
-/// Which `at` is believed.
-#[derive(Debug, Clone, Copy)]
-pub struct Window {
-    /// Older samples would be dropped by retention at once, so they are refused.
-    pub oldest: DateTime<Utc>,
-    /// A later `at` comes from a clock that is wrong: stored at its arrival.
-    pub newest: DateTime<Utc>,
-}
-
-/// When a sample was taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stamp {
-    /// The device says so; whole microseconds.
-    Device(DateTime<Utc>),
-    /// At its arrival, so many microseconds after the first such object of its payload: objects without a
-    /// time of their own stay apart and in order.
-    Arrival(u32),
-}
-
-impl Stamp {
-    /// The time, for a payload whose first object without a time is stored at `arrival`.
-    pub fn resolve(self, arrival: DateTime<Utc>) -> DateTime<Utc> {
-        match self {
-            Self::Device(at) => at,
-            Self::Arrival(offset) => arrival + TimeDelta::microseconds(i64::from(offset)),
-        }
-    }
-}
-
-/// One value of one metric.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sample<'a> {
-    /// A valid metric name ([`is_metric_name`]).
-    pub metric: Cow<'a, str>,
-    /// Its value.
-    pub value: Value<'a>,
-    /// When it was taken.
-    pub at: Stamp,
-}
-
-/// What is wrong with one object or one of its keys.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Which object of the array, from 0; `None` when the payload is a single object.
-    pub item: Option<usize>,
-    /// The key, cut to 64 characters; `None` when it is about the whole object.
-    pub key: Option<String>,
-    /// What is wrong, for people.
-    pub message: Cow<'static, str>,
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(item) = self.item {
-            write!(f, "item {item}: ")?;
-        }
-        if let Some(key) = &self.key {
-            write!(f, "`{key}`: ")?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-/// What a payload holds: the good samples, and what is wrong with the others.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Parsed<'a> {
-    /// The samples to store.
-    pub samples: Vec<Sample<'a>>,
-    /// Objects stored at their arrival: without `at`, or with one in the future.
-    pub untimed: u32,
-    /// Objects whose `at` was too far in the future.
-    pub skewed: usize,
-    /// What can't be stored and why; at most 100.
-    pub problems: Vec<Problem>,
-    /// Problems beyond those in the list.
-    pub more_problems: usize,
-}
-
-impl Parsed<'_> {
-    /// One sentence on all problems, or `None` when there are none.
-    pub fn complaint(&self) -> Option<String> {
-        let first = self.problems.first()?;
-        let others = self.problems.len() - 1 + self.more_problems;
-        Some(match others {
-            0 => first.to_string(),
-            1 => format!("{first}; and 1 more problem"),
-            _ => format!("{first}; and {others} more problems"),
-        })
-    }
-}
-
-/// Why nothing of a payload can be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Malformed {
-    /// Not JSON at all, or cut short.
-    #[error("not JSON: {0}")]
-    Json(String),
-    /// JSON, but of another shape.
-    #[error("expected an object of metrics, or an array of them")]
-    Shape,
-    /// An array longer than the limit.
-    #[error("more than {0} items")]
-    TooMany(usize),
-}
 
 /// Reads a payload: what can be stored, and what is wrong with the rest.
 ///
@@ -159,13 +32,13 @@ pub fn parse<'a>(payload: &'a [u8], limits: &Limits, window: Window) -> Result<P
 }
 
 /// The state of one pass.
-struct Reader<'a, 'p> {
-    limits: &'p Limits,
+pub(super) struct Reader<'a, 'p> {
+    pub(super) limits: &'p Limits,
     window: Window,
     /// Whether to read value by value, so that an unreadable one can be stepped over.
-    careful: bool,
-    parsed: Parsed<'a>,
-    verdict: Option<Malformed>,
+    pub(super) careful: bool,
+    pub(super) parsed: Parsed<'a>,
+    pub(super) verdict: Option<Malformed>,
 }
 
 impl<'a, 'p> Reader<'a, 'p> {
@@ -194,7 +67,12 @@ impl<'a, 'p> Reader<'a, 'p> {
         }
     }
 
-    fn problem(&mut self, item: Option<usize>, key: Option<&str>, message: impl Into<Cow<'static, str>>) {
+    pub(super) fn problem(
+        &mut self,
+        item: Option<usize>,
+        key: Option<&str>,
+        message: impl Into<Cow<'static, str>>,
+    ) {
         if self.parsed.problems.len() == MAX_PROBLEMS {
             self.parsed.more_problems += 1;
             return;
@@ -208,7 +86,11 @@ impl<'a, 'p> Reader<'a, 'p> {
     }
 
     /// Reads the keys of one object into samples, and sets their time when the object is through.
-    fn object<A: MapAccess<'a>>(&mut self, item: Option<usize>, mut map: A) -> Result<(), A::Error> {
+    pub(super) fn object<A: MapAccess<'a>>(
+        &mut self,
+        item: Option<usize>,
+        mut map: A,
+    ) -> Result<(), A::Error> {
         let first = self.parsed.samples.len();
         let mut time = Time::Missing;
         let mut keys = 0_usize;
@@ -334,222 +216,4 @@ enum Time {
     Known(DateTime<Utc>),
     Future,
     Wrong(&'static str),
-}
-
-struct PayloadVisitor<'r, 'a, 'p>(&'r mut Reader<'a, 'p>);
-
-impl<'a> Visitor<'a> for PayloadVisitor<'_, 'a, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object or an array of objects")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, map: A) -> Result<(), A::Error> {
-        self.0.object(None, map)
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
-        let mut item = 0;
-        while seq
-            .next_element_seed(ItemSeed { reader: self.0, item })?
-            .is_some()
-        {
-            if item == self.0.limits.items {
-                self.0.verdict = Some(Malformed::TooMany(item));
-                return Err(serde::de::Error::custom("too many items"));
-            }
-            item += 1;
-        }
-        Ok(())
-    }
-}
-
-/// One element of the array: an object, or a problem.
-struct ItemSeed<'r, 'a, 'p> {
-    reader: &'r mut Reader<'a, 'p>,
-    item: usize,
-}
-
-impl<'a> DeserializeSeed<'a> for ItemSeed<'_, 'a, '_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
-        if !self.reader.careful {
-            return deserializer.deserialize_any(self);
-        }
-        let raw = <&'a RawValue as serde::Deserialize>::deserialize(deserializer)?;
-        let item = self.item;
-        let mut json = serde_json::Deserializer::from_str(raw.get());
-        let reader = self.reader;
-        let (samples, untimed) = (reader.parsed.samples.len(), reader.parsed.untimed);
-        if let Err(error) = json.deserialize_any(ItemSeed { reader, item }) {
-            reader.parsed.samples.truncate(samples);
-            reader.parsed.untimed = untimed;
-            reader.problem(Some(item), None, reason(&error));
-        }
-        Ok(())
-    }
-}
-
-impl<'a> Visitor<'a> for ItemSeed<'_, 'a, '_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object of metrics")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, map: A) -> Result<(), A::Error> {
-        self.reader.object(Some(self.item), map)
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        self.other()
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        self.other()
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        self.other()
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        self.other()
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        self.other()
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        self.other()
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        self.other()
-    }
-}
-
-impl ItemSeed<'_, '_, '_> {
-    fn other<E>(self) -> Result<(), E> {
-        self.reader
-            .problem(Some(self.item), None, "must be an object of metrics");
-        Ok(())
-    }
-}
-
-/// A key, borrowed from the payload unless it has escapes.
-struct Key<'a>(Cow<'a, str>);
-
-struct KeySeed;
-
-impl<'a> DeserializeSeed<'a> for KeySeed {
-    type Value = Key<'a>;
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Key<'a>, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'a> Visitor<'a> for KeySeed {
-    type Value = Key<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_borrowed_str<E>(self, key: &'a str) -> Result<Key<'a>, E> {
-        Ok(Key(Cow::Borrowed(key)))
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Key<'a>, E> {
-        Ok(Key(Cow::Owned(key.to_owned())))
-    }
-}
-
-/// Any JSON value, as far as it matters here.
-enum Scalar<'a> {
-    Number(f64),
-    Flag(bool),
-    Text(Cow<'a, str>),
-    Null,
-    Nested,
-    Unreadable(String),
-}
-
-struct ScalarSeed {
-    careful: bool,
-}
-
-impl<'a> DeserializeSeed<'a> for ScalarSeed {
-    type Value = Scalar<'a>;
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Scalar<'a>, D::Error> {
-        if !self.careful {
-            return deserializer.deserialize_any(self);
-        }
-        let raw = <&'a RawValue as serde::Deserialize>::deserialize(deserializer)?;
-        let mut json = serde_json::Deserializer::from_str(raw.get());
-        Ok(json
-            .deserialize_any(self)
-            .unwrap_or_else(|error| Scalar::Unreadable(reason(&error))))
-    }
-}
-
-impl<'a> Visitor<'a> for ScalarSeed {
-    type Value = Scalar<'a>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-
-    fn visit_unit<E>(self) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Null)
-    }
-
-    fn visit_bool<E>(self, flag: bool) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Flag(flag))
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "documented: numbers are doubles")]
-    fn visit_i64<E>(self, number: i64) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Number(number as f64))
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "documented: numbers are doubles")]
-    fn visit_u64<E>(self, number: u64) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Number(number as f64))
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Number(number))
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Scalar<'a>, E> {
-        Ok(Scalar::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<Scalar<'a>, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Nested)
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Scalar<'a>, A::Error> {
-        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-        Ok(Scalar::Nested)
-    }
-}
-
-/// What `serde_json` says, without a position that would be counted from somewhere inside the payload.
-fn reason(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split_once(" at line ")
-        .map_or(text.clone(), |(reason, _)| reason.to_owned())
 }

@@ -1,0 +1,133 @@
+//! What a telemetry payload holds, and what can be wrong with it.
+
+use std::{borrow::Cow, fmt};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::Value;
+
+/// The most that one payload may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Objects in the array.
+    pub items: usize,
+    /// Metrics in one object.
+    pub metrics: usize,
+    /// Bytes of a text value.
+    pub text: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            items: 1_000,
+            metrics: 64,
+            text: 256,
+        }
+    }
+}
+
+/// Which `at` is believed.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    /// Older samples would be dropped by retention at once, so they are refused.
+    pub oldest: DateTime<Utc>,
+    /// A later `at` comes from a clock that is wrong: stored at its arrival.
+    pub newest: DateTime<Utc>,
+}
+
+/// When a sample was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stamp {
+    /// The device says so; whole microseconds.
+    Device(DateTime<Utc>),
+    /// At its arrival, so many microseconds after the first such object of its payload: objects without a
+    /// time of their own stay apart and in order.
+    Arrival(u32),
+}
+
+impl Stamp {
+    /// The time, for a payload whose first object without a time is stored at `arrival`.
+    pub fn resolve(self, arrival: DateTime<Utc>) -> DateTime<Utc> {
+        match self {
+            Self::Device(at) => at,
+            Self::Arrival(offset) => arrival + TimeDelta::microseconds(i64::from(offset)),
+        }
+    }
+}
+
+/// One value of one metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample<'a> {
+    /// A valid metric name ([`is_metric_name`]).
+    pub metric: Cow<'a, str>,
+    /// Its value.
+    pub value: Value<'a>,
+    /// When it was taken.
+    pub at: Stamp,
+}
+
+/// What is wrong with one object or one of its keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Which object of the array, from 0; `None` when the payload is a single object.
+    pub item: Option<usize>,
+    /// The key, cut to 64 characters; `None` when it is about the whole object.
+    pub key: Option<String>,
+    /// What is wrong, for people.
+    pub message: Cow<'static, str>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(item) = self.item {
+            write!(f, "item {item}: ")?;
+        }
+        if let Some(key) = &self.key {
+            write!(f, "`{key}`: ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// What a payload holds: the good samples, and what is wrong with the others.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Parsed<'a> {
+    /// The samples to store.
+    pub samples: Vec<Sample<'a>>,
+    /// Objects stored at their arrival: without `at`, or with one in the future.
+    pub untimed: u32,
+    /// Objects whose `at` was too far in the future.
+    pub skewed: usize,
+    /// What can't be stored and why; at most 100.
+    pub problems: Vec<Problem>,
+    /// Problems beyond those in the list.
+    pub more_problems: usize,
+}
+
+impl Parsed<'_> {
+    /// One sentence on all problems, or `None` when there are none.
+    pub fn complaint(&self) -> Option<String> {
+        let first = self.problems.first()?;
+        let others = self.problems.len() - 1 + self.more_problems;
+        Some(match others {
+            0 => first.to_string(),
+            1 => format!("{first}; and 1 more problem"),
+            _ => format!("{first}; and {others} more problems"),
+        })
+    }
+}
+
+/// Why nothing of a payload can be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Not JSON at all, or cut short.
+    #[error("not JSON: {0}")]
+    Json(String),
+    /// JSON, but of another shape.
+    #[error("expected an object of metrics, or an array of them")]
+    Shape,
+    /// An array longer than the limit.
+    #[error("more than {0} items")]
+    TooMany(usize),
+}
