@@ -62,7 +62,10 @@ mod tests {
     }
 
     fn operator() -> Identity {
-        Identity::Operator { token: Uuid::nil(), name: "ops".into() }
+        Identity::Operator {
+            token: Uuid::nil(),
+            name: "ops".into(),
+        }
     }
 
     #[test]
@@ -91,7 +94,11 @@ mod tests {
         for (topic, device_may, operator_may) in [
             ("devices/A/telemetry", true, true),
             ("devices/A/settings/ack", true, true),
-            ("devices/A/commands/00000000-0000-0000-0000-000000000001/result", true, true),
+            (
+                "devices/A/commands/00000000-0000-0000-0000-000000000001/result",
+                true,
+                true,
+            ),
             ("devices/A/firmware/status", true, true),
             ("devices/B/telemetry", false, true),
             ("devices/A/settings/set", false, true),

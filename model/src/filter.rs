@@ -114,7 +114,10 @@ impl FromStr for TopicFilter {
                 return Err(InvalidFilter::Wildcard);
             }
         }
-        Ok(Self { share, filter: filter.into() })
+        Ok(Self {
+            share,
+            filter: filter.into(),
+        })
     }
 }
 
@@ -147,7 +150,11 @@ mod tests {
     fn matches_as_the_standard_says() {
         for (wanted, topic, expected) in [
             ("sport/tennis/player1/#", "sport/tennis/player1", true),
-            ("sport/tennis/player1/#", "sport/tennis/player1/score/wimbledon", true),
+            (
+                "sport/tennis/player1/#",
+                "sport/tennis/player1/score/wimbledon",
+                true,
+            ),
             ("sport/#", "sport", true),
             ("sport/tennis/+", "sport/tennis/player1/ranking", false),
             ("sport/+", "sport", false),
@@ -179,13 +186,19 @@ mod tests {
         ] {
             assert_eq!(text.parse::<TopicFilter>(), Err(error), "{text}");
         }
-        assert_eq!("a/".repeat(MAX_LEVELS).parse::<TopicFilter>(), Err(InvalidFilter::TooDeep));
+        assert_eq!(
+            "a/".repeat(MAX_LEVELS).parse::<TopicFilter>(),
+            Err(InvalidFilter::TooDeep)
+        );
     }
 
     #[test]
     fn reach_names_the_one_device_a_filter_can_hear() {
         assert_eq!(filter("devices/A/#").reach(), Reach::Device("A".parse().unwrap()));
-        assert_eq!(filter("$share/g/devices/A/telemetry").reach(), Reach::Device("A".parse().unwrap()));
+        assert_eq!(
+            filter("$share/g/devices/A/telemetry").reach(),
+            Reach::Device("A".parse().unwrap())
+        );
         assert_eq!(filter("devices/+/telemetry").reach(), Reach::Fleet);
         assert_eq!(filter("devices/#").reach(), Reach::Fleet);
         for nothing in ["#", "+/A/settings", "devices", "$SYS/#", "devices/a b/x"] {

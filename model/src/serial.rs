@@ -27,7 +27,9 @@ impl Serial {
 
     /// Whether `client_id` may be used by this device: the serial itself, or `serial:` and anything.
     pub fn owns_client_id(&self, client_id: &str) -> bool {
-        client_id.strip_prefix(self.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        client_id
+            .strip_prefix(self.as_str())
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
     }
 }
 
@@ -36,8 +38,14 @@ impl FromStr for Serial {
 
     fn from_str(text: &str) -> Result<Self, InvalidSerial> {
         let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        let all_well = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        if starts_well && all_well && text.len() <= MAX_LENGTH { Ok(Self(text.into())) } else { Err(InvalidSerial) }
+        let all_well = text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+        if starts_well && all_well && text.len() <= MAX_LENGTH {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidSerial)
+        }
     }
 }
 
@@ -76,7 +84,20 @@ mod tests {
         for good in ["A", "HOME-1", "0", "a.b_c-d", &"x".repeat(64)] {
             assert!(good.parse::<Serial>().is_ok(), "{good}");
         }
-        for bad in ["", "-a", ".a", "_a", "a b", "a/b", "a+", "#", "é", "a:b", "a\0", &"x".repeat(65)] {
+        for bad in [
+            "",
+            "-a",
+            ".a",
+            "_a",
+            "a b",
+            "a/b",
+            "a+",
+            "#",
+            "é",
+            "a:b",
+            "a\0",
+            &"x".repeat(65),
+        ] {
             assert!(bad.parse::<Serial>().is_err(), "{bad}");
         }
     }

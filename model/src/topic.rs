@@ -48,7 +48,9 @@ impl Channel {
     pub fn writer(self) -> Writer {
         match self {
             Self::Settings | Self::Presence | Self::Commands | Self::Firmware => Writer::Server,
-            Self::SettingsAck | Self::Telemetry | Self::CommandResult(_) | Self::FirmwareStatus => Writer::Device,
+            Self::SettingsAck | Self::Telemetry | Self::CommandResult(_) | Self::FirmwareStatus => {
+                Writer::Device
+            }
             Self::SettingsSet => Writer::Operator,
         }
     }
@@ -130,7 +132,11 @@ impl FromStr for Topic {
             (Some("firmware"), Some("status"), None) => Channel::FirmwareStatus,
             _ => return Err(UnknownTopic),
         };
-        if levels.next().is_some() { Err(UnknownTopic) } else { Ok(Self { serial, channel }) }
+        if levels.next().is_some() {
+            Err(UnknownTopic)
+        } else {
+            Ok(Self { serial, channel })
+        }
     }
 }
 
