@@ -3,8 +3,9 @@
 create table device_presence (
     device_id         bigint      primary key references devices (id) on delete cascade,
     online            boolean     not null,
-    session           uuid        not null,
-    since             timestamptz not null,
+    -- the session that came or went last, and when; null for a device that speaks HTTP alone
+    session           uuid,
+    since             timestamptz,
     last_seen         timestamptz not null,
     disconnect_reason text,
     -- the server process that holds the session: after an unclean stop its sessions are known to be gone
@@ -16,10 +17,11 @@ create table device_events (
     id        bigint      generated always as identity primary key,
     device_id bigint      not null references devices (id) on delete cascade,
     at        timestamptz not null,
-    -- connected, disconnected, login_refused, settings_*, telemetry_rejected, publish_denied, ...
+    -- connected, disconnected, telemetry_rejected, ...: model::timeline::Kind
     kind      text        not null,
     data      jsonb       not null default '{}'
 );
+-- Newest first, by device; and how many a device has.
 create index device_events_of_device on device_events (device_id, id desc);
 -- Retention deletes by age.
 create index device_events_at on device_events using brin (at);

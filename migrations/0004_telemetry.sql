@@ -27,14 +27,18 @@ create table telemetry (
     check (num_nonnulls(number, flag, text) = 1)
 ) partition by range (at);
 
--- Makes the partition of one UTC day, if it isn't there yet.
+-- Makes the partition of one UTC day, if it isn't there yet. It is attached when complete, because ATTACH lets
+-- ingest and readers go on, and CREATE TABLE .. PARTITION OF does not.
 create function telemetry_make_partition(day date) returns void language plpgsql as $$
 declare
     partition text := 'telemetry_' || to_char(day, 'YYYYMMDD');
 begin
+    -- One server at a time.
+    perform pg_advisory_xact_lock(hashtext('telemetry_make_partition'));
     if to_regclass(partition) is null then
+        execute format('create table %I (like telemetry including all)', partition);
         execute format(
-            'create table %I partition of telemetry for values from (%L) to (%L)',
+            'alter table telemetry attach partition %I for values from (%L) to (%L)',
             partition, day::timestamp at time zone 'UTC', (day + 1)::timestamp at time zone 'UTC');
     end if;
 end
