@@ -6,16 +6,19 @@
 pub mod access;
 pub mod clock;
 pub mod credential;
+pub mod device;
 pub mod filter;
 pub mod presence;
 pub mod scope;
 pub mod serial;
+pub mod settings;
 pub mod telemetry;
 pub mod timeline;
 pub mod topic;
 
 pub use access::Identity;
 pub use clock::{Clock, SystemClock};
+pub use device::DeviceId;
 pub use filter::TopicFilter;
 pub use scope::Scope;
 pub use serial::Serial;

@@ -122,7 +122,7 @@ kinds! {
     AckRejected {
         /// Why, for people.
         reason: String,
-    } = "ack_rejected",
+    } = "settings_ack_rejected",
     /// Settings sent over MQTT were not valid.
     SettingsSetRejected {
         /// Who sent them.
