@@ -1,0 +1,157 @@
+//! API tokens: SHA-256 hashes with a name, scopes and an end.
+
+use chrono::{DateTime, Utc};
+use setpoint_model::{Scope, credential::SecretHash};
+use uuid::Uuid;
+
+use crate::{Result, Store};
+
+/// An API token as it is stored: everything but the secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiToken {
+    /// Its id; version 7, so that ids sort by age.
+    pub id: Uuid,
+    /// What its maker calls it.
+    pub name: String,
+    /// What it may do. A scope that this version doesn't know is left out.
+    pub scopes: Vec<Scope>,
+    /// The person who made it; `None` for one made on the server itself.
+    pub created_by: Option<Uuid>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// From when on it no longer holds; `None` for never.
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it was last used, to about a minute.
+    pub last_used_at: Option<DateTime<Utc>>,
+}
+
+struct Row {
+    id: Uuid,
+    name: String,
+    scopes: Vec<String>,
+    created_by: Option<Uuid>,
+    created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
+    last_used_at: Option<DateTime<Utc>>,
+}
+
+impl From<Row> for ApiToken {
+    fn from(row: Row) -> Self {
+        Self {
+            id: row.id,
+            name: row.name,
+            scopes: row.scopes.iter().filter_map(|scope| scope.parse().ok()).collect(),
+            created_by: row.created_by,
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            last_used_at: row.last_used_at,
+        }
+    }
+}
+
+impl Store {
+    /// Adds a token with the hash of its secret.
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn insert_token(&self, token: &ApiToken, hash: &SecretHash) -> Result<()> {
+        let scopes: Vec<String> = token
+            .scopes
+            .iter()
+            .map(|scope| scope.as_str().to_owned())
+            .collect();
+        sqlx::query!(
+            "insert into api_tokens (id, name, hash, scopes, created_by, created_at, expires_at)
+             values ($1, $2, $3, $4, $5, $6, $7)",
+            token.id,
+            token.name,
+            hash.as_bytes().as_slice(),
+            &scopes,
+            token.created_by,
+            token.created_at,
+            token.expires_at,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The token of this secret, expired or not.
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn token_by_hash(&self, hash: &SecretHash) -> Result<Option<ApiToken>> {
+        let row = sqlx::query_as!(
+            Row,
+            "select id, name, scopes, created_by, created_at, expires_at, last_used_at
+             from api_tokens where hash = $1",
+            hash.as_bytes().as_slice(),
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(ApiToken::from))
+    }
+
+    /// The token of this id.
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn token(&self, id: Uuid) -> Result<Option<ApiToken>> {
+        let row = sqlx::query_as!(
+            Row,
+            "select id, name, scopes, created_by, created_at, expires_at, last_used_at
+             from api_tokens where id = $1",
+            id,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(ApiToken::from))
+    }
+
+    /// Up to `limit` tokens, newest first, those older than `before` if it is given.
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn tokens(&self, before: Option<Uuid>, limit: i64) -> Result<Vec<ApiToken>> {
+        let rows = sqlx::query_as!(
+            Row,
+            "select id, name, scopes, created_by, created_at, expires_at, last_used_at
+             from api_tokens where $1::uuid is null or id < $1
+             order by id desc limit $2",
+            before,
+            limit,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(ApiToken::from).collect())
+    }
+
+    /// Deletes a token; `false` if there is none of this id.
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn delete_token(&self, id: Uuid) -> Result<bool> {
+        let done = sqlx::query!("delete from api_tokens where id = $1", id)
+            .execute(&self.pool)
+            .await?;
+        Ok(done.rows_affected() > 0)
+    }
+
+    /// Notes when tokens were last used. A time before the one noted already changes nothing.
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn touch_tokens(&self, used: &[(Uuid, DateTime<Utc>)]) -> Result<()> {
+        let (ids, times): (Vec<Uuid>, Vec<DateTime<Utc>>) = used.iter().copied().unzip();
+        sqlx::query!(
+            "update api_tokens set last_used_at = greatest(last_used_at, used.at)
+             from unnest($1::uuid[], $2::timestamptz[]) as used (id, at)
+             where api_tokens.id = used.id",
+            &ids,
+            &times,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+}
