@@ -109,6 +109,19 @@ pub enum OpenError {
     Migrate(#[from] MigrateError),
 }
 
+impl OpenError {
+    /// The server answers but has no such database (SQLSTATE 3D000).
+    pub(crate) fn is_missing_database(&self) -> bool {
+        match self {
+            Self::Connect {
+                source: Error::Query(sqlx::Error::Database(error)),
+                ..
+            } => error.code().as_deref() == Some("3D000"),
+            _ => false,
+        }
+    }
+}
+
 /// Why the schema could not be brought up to date.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {

@@ -5,7 +5,12 @@
 //! can go wrong is an [`Error`].
 
 mod database;
+pub mod embedded;
 mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod tokens;
+pub mod users;
 
 pub use database::{ConnectOptions, InvalidUrl, MigrateError, OpenError, PoolOptions, Store};
 pub use error::Error;

@@ -1,0 +1,92 @@
+//! A cluster for one test run: fast rather than safe, shared by the run's processes, gone when the run is.
+
+use std::{
+    fs::{self, File},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use super::{
+    Error, Fetch,
+    account::Account,
+    binaries::{self, Search},
+    cluster::{self, SOCKET_NAME},
+    connect_options,
+    error::Describe,
+    guard,
+    process::Launch,
+};
+use crate::database::ConnectOptions;
+
+/// Starts the cluster in `dir`, unless another process of the same run has done so, and returns how to connect
+/// to its database `postgres`. It ends, and the directory goes, after the process `runner` has ended. Blocks.
+pub(crate) fn start(dir: &Path, runner: u32) -> Result<ConnectOptions, Error> {
+    let lock_path = PathBuf::from(format!("{}.lock", dir.display()));
+    let lock = File::create(&lock_path).describe("cannot create", &lock_path)?;
+    // Freed when `lock` is dropped: the run's other processes wait here until the cluster is up.
+    lock.lock().describe("cannot lock", &lock_path)?;
+    if UnixStream::connect(dir.join(SOCKET_NAME)).is_err() {
+        start_new(dir, runner)?;
+    }
+    Ok(connect_options(dir, "postgres"))
+}
+
+fn start_new(dir: &Path, runner: u32) -> Result<(), Error> {
+    let account = Account::choose(dir)?;
+    cluster::shared_parent_directory(dir, account.as_ref())?;
+    let data = dir.join("data");
+    let cache = std::env::temp_dir().join("setpoint-test-binaries");
+    let binaries = binaries::find(None, Fetch::IfMissing, &Search::system(), &cache, &data, None)?;
+    cluster::initdb(&data, &binaries, account.as_ref(), "C", &["--no-sync"])?;
+    let settings = [
+        ("listen_addresses", ""),
+        ("unix_socket_permissions", "0700"),
+        ("fsync", "off"),
+        ("synchronous_commit", "off"),
+        ("full_page_writes", "off"),
+        ("wal_level", "minimal"),
+        ("max_wal_senders", "0"),
+        ("autovacuum", "off"),
+        ("checkpoint_timeout", "1h"),
+        ("max_connections", "500"),
+        ("max_parallel_workers_per_gather", "0"),
+        ("jit", "off"),
+        ("timezone", "UTC"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec();
+    let log_path = dir.join("postgres.log");
+    let log = File::create(&log_path).describe("cannot create", &log_path)?;
+    let launch = Launch {
+        binaries,
+        account,
+        data: data.clone(),
+        socket: dir.to_owned(),
+        settings,
+    };
+    let mut command = launch.command();
+    command.stderr(log);
+    #[expect(
+        clippy::zombie_processes,
+        reason = "it outlives this process: others of the same run use it"
+    )]
+    let mut postgres = command
+        .stdin(Stdio::null())
+        .spawn()
+        .describe("cannot run", "postgres")?;
+    guard::spawn(runner, &data, "QUIT", Some(dir)).describe("cannot run", "/bin/sh")?;
+    // Listening is enough: a connection that comes before the start is complete is tried again.
+    loop {
+        if UnixStream::connect(dir.join(SOCKET_NAME)).is_ok() {
+            return Ok(());
+        }
+        if let Some(status) = postgres.try_wait().describe("cannot wait for", "postgres")? {
+            let text = fs::read_to_string(&log_path).unwrap_or_default();
+            return Err(Error::Ended {
+                reason: text.lines().last().map_or(status.to_string(), str::to_owned),
+            });
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}

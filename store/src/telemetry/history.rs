@@ -1,0 +1,234 @@
+//! Reading samples back: the newest of each metric, raw history, and history in buckets.
+//!
+//! Each query asks metric by metric (LATERAL), because only then is a metric's time range one walk along the
+//! primary key, partition after partition, that ends as soon as the page is full.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use setpoint_model::telemetry::{Aggregate, Bucket, Value};
+use sqlx::{FromRow, postgres::types::PgInterval};
+
+use crate::{Result, Store};
+
+/// How far back the newest sample of a metric is looked for before all partitions are.
+const RECENT: TimeDelta = TimeDelta::days(2);
+
+/// One value read back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// When it was taken, or the beginning of its bucket.
+    pub at: DateTime<Utc>,
+    /// The metric's name.
+    pub metric: String,
+    /// Its id: with `at`, the reading's position in the history.
+    pub metric_id: i32,
+    /// The value.
+    pub value: Value<'static>,
+}
+
+/// Where a page of history ended: the next one begins behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// The last reading's time.
+    pub at: DateTime<Utc>,
+    /// The last reading's metric.
+    pub metric_id: i32,
+}
+
+/// Which part of a device's history is wanted.
+#[derive(Debug, Clone)]
+pub struct History<'a> {
+    /// The device.
+    pub device_id: i64,
+    /// The metrics by name; `None` for all.
+    pub metrics: Option<&'a [String]>,
+    /// The earliest time.
+    pub from: DateTime<Utc>,
+    /// The first time that is too late.
+    pub to: DateTime<Utc>,
+    /// Where the page before ended.
+    pub after: Option<Position>,
+    /// The most readings wanted.
+    pub limit: i64,
+}
+
+/// Which device's newest values are wanted.
+#[derive(Debug, Clone, Copy)]
+pub struct Latest {
+    /// The device.
+    pub device_id: i64,
+    /// The present time.
+    pub now: DateTime<Utc>,
+}
+
+#[derive(FromRow)]
+struct Row {
+    at: DateTime<Utc>,
+    metric: String,
+    metric_id: i32,
+    number: Option<f64>,
+    flag: Option<bool>,
+    text: Option<String>,
+}
+
+impl Row {
+    fn reading(self) -> Option<Reading> {
+        let value = match (self.number, self.flag, self.text) {
+            (Some(number), _, _) => Value::Number(number),
+            (None, Some(flag), _) => Value::Flag(flag),
+            (None, None, Some(text)) => Value::Text(text.into()),
+            (None, None, None) => return None,
+        };
+        Some(Reading { at: self.at, metric: self.metric, metric_id: self.metric_id, value })
+    }
+}
+
+fn readings(rows: Vec<Row>) -> Vec<Reading> {
+    rows.into_iter().filter_map(Row::reading).collect()
+}
+
+/// A query over buckets whose value is `$value`, of rows where `$present` holds. Binds: device, metric names,
+/// from, to, position time, position metric, limit, width.
+macro_rules! bucketed {
+    ($value:literal, $present:literal) => {
+        concat!(
+            "SELECT b.at, m.name AS metric, m.id AS metric_id, b.number, NULL::boolean AS flag, NULL::text AS text
+             FROM device_metrics d JOIN metrics m ON m.id = d.metric_id
+             CROSS JOIN LATERAL (
+                 SELECT date_bin($8, t.at, '2001-01-01T00:00:00Z') AS at, (",
+            $value,
+            ")::double precision AS number
+                 FROM telemetry t
+                 WHERE t.device_id = $1 AND t.metric_id = d.metric_id AND t.at >= $3 AND t.at < $4
+                   AND (",
+            $present,
+            ")
+                 GROUP BY 1) b
+             WHERE d.device_id = $1 AND ($2::text[] IS NULL OR m.name = ANY($2))
+               AND ($5::timestamptz IS NULL OR b.at > $5 OR (b.at = $5 AND m.id > $6))
+             ORDER BY b.at, m.id LIMIT $7"
+        )
+    };
+}
+
+impl Store {
+    /// Samples as they came, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn telemetry(&self, wanted: &History<'_>) -> Result<Vec<Reading>> {
+        let (after, after_metric) = position(wanted);
+        let from = after.map_or(wanted.from, |after| after.max(wanted.from));
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT t.at AS "at!", m.name AS metric, m.id AS metric_id, t.number, t.flag, t.text
+               FROM device_metrics d JOIN metrics m ON m.id = d.metric_id
+               CROSS JOIN LATERAL (
+                   SELECT t.at, t.number, t.flag, t.text FROM telemetry t
+                   WHERE t.device_id = $1 AND t.metric_id = d.metric_id AND t.at >= $3 AND t.at < $4
+                     AND ($5::timestamptz IS NULL OR t.at > $5 OR d.metric_id > $6)
+                   ORDER BY t.at LIMIT $7) t
+               WHERE d.device_id = $1 AND ($2::text[] IS NULL OR m.name = ANY($2))
+               ORDER BY t.at, m.id LIMIT $7"#,
+            wanted.device_id,
+            wanted.metrics,
+            from,
+            wanted.to,
+            after,
+            after_metric,
+            wanted.limit,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(readings(rows))
+    }
+
+    /// History in buckets, oldest first; buckets without samples are left out. `avg`, `min`, `max` and `sum`
+    /// take numbers and booleans (as 0 and 1).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn telemetry_buckets(
+        &self,
+        wanted: &History<'_>,
+        bucket: Bucket,
+        aggregate: Aggregate,
+    ) -> Result<Vec<Reading>> {
+        let sql = match aggregate {
+            Aggregate::Avg => bucketed!("avg(coalesce(t.number, t.flag::int))", "t.text IS NULL"),
+            Aggregate::Min => bucketed!("min(coalesce(t.number, t.flag::int))", "t.text IS NULL"),
+            Aggregate::Max => bucketed!("max(coalesce(t.number, t.flag::int))", "t.text IS NULL"),
+            Aggregate::Sum => bucketed!("sum(coalesce(t.number, t.flag::int))", "t.text IS NULL"),
+            Aggregate::Count => bucketed!("count(*)", "true"),
+            Aggregate::Last => LAST,
+        };
+        let (after, after_metric) = position(wanted);
+        let width = PgInterval { months: 0, days: 0, microseconds: i64::from(bucket.seconds()) * 1_000_000 };
+        let rows = sqlx::query_as::<_, Row>(sql)
+            .bind(wanted.device_id)
+            .bind(wanted.metrics)
+            // A page that goes on within a bucket needs all of that bucket.
+            .bind(after.map_or(wanted.from, |after| after.max(wanted.from)))
+            .bind(wanted.to)
+            .bind(after)
+            .bind(after_metric)
+            .bind(wanted.limit)
+            .bind(width)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(readings(rows))
+    }
+
+    /// The newest sample of each metric that a device has, by name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn latest_telemetry(&self, wanted: Latest) -> Result<Vec<Reading>> {
+        // Nearly always all are recent; only metrics that fell silent are looked for in every partition.
+        let mut found = self.latest_since(wanted.device_id, Some(wanted.now - RECENT), &[]).await?;
+        let recent: Vec<i32> = found.iter().map(|reading| reading.metric_id).collect();
+        found.extend(self.latest_since(wanted.device_id, None, &recent).await?);
+        found.sort_by(|a, b| a.metric.cmp(&b.metric));
+        Ok(found)
+    }
+
+    async fn latest_since(
+        &self,
+        device_id: i64,
+        since: Option<DateTime<Utc>>,
+        except: &[i32],
+    ) -> Result<Vec<Reading>> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT t.at AS "at!", m.name AS metric, m.id AS metric_id, t.number, t.flag, t.text
+               FROM device_metrics d JOIN metrics m ON m.id = d.metric_id
+               CROSS JOIN LATERAL (
+                   SELECT t.at, t.number, t.flag, t.text FROM telemetry t
+                   WHERE t.device_id = $1 AND t.metric_id = d.metric_id
+                     AND t.at >= coalesce($2::timestamptz, '-infinity')
+                   ORDER BY t.at DESC LIMIT 1) t
+               WHERE d.device_id = $1 AND d.metric_id <> ALL($3)"#,
+            device_id,
+            since,
+            except,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(readings(rows))
+    }
+}
+
+/// The newest sample of each bucket, of whatever type; the same binds as [`bucketed!`].
+const LAST: &str = "SELECT b.at, m.name AS metric, m.id AS metric_id, b.number, b.flag, b.text
+    FROM device_metrics d JOIN metrics m ON m.id = d.metric_id
+    CROSS JOIN LATERAL (
+        SELECT DISTINCT ON (1) date_bin($8, t.at, '2001-01-01T00:00:00Z') AS at, t.number, t.flag, t.text
+        FROM telemetry t
+        WHERE t.device_id = $1 AND t.metric_id = d.metric_id AND t.at >= $3 AND t.at < $4
+        ORDER BY 1, t.at DESC) b
+    WHERE d.device_id = $1 AND ($2::text[] IS NULL OR m.name = ANY($2))
+      AND ($5::timestamptz IS NULL OR b.at > $5 OR (b.at = $5 AND m.id > $6))
+    ORDER BY b.at, m.id LIMIT $7";
+
+fn position(wanted: &History<'_>) -> (Option<DateTime<Utc>>, Option<i32>) {
+    (wanted.after.map(|after| after.at), wanted.after.map(|after| after.metric_id))
+}

@@ -1,0 +1,13 @@
+//! Telemetry in the database: appending, reading, partitions and purges.
+
+mod append;
+mod catalog;
+mod history;
+mod partitions;
+mod rows;
+
+pub use append::APPEND_TARGET;
+pub use catalog::TelemetryDevice;
+pub use history::{History, Latest, Position, Reading};
+pub use partitions::Partition;
+pub use rows::Rows;

@@ -1,0 +1,165 @@
+//! Partitions by UTC day: made ahead, dropped by age; and the removal of one device's rows.
+
+use chrono::{Days, NaiveDate};
+use sqlx::AssertSqlSafe;
+
+use crate::{Error, Result, Store};
+
+/// What the partition of everything before the installation is called.
+const PAST: &str = "telemetry_past";
+
+/// One partition of the telemetry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Partition {
+    /// The table's name.
+    pub name: String,
+    /// The UTC day it holds; `None` for the one that holds all days before the installation.
+    pub day: Option<NaiveDate>,
+}
+
+impl Store {
+    /// The partitions, oldest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn telemetry_partitions(&self) -> Result<Vec<Partition>> {
+        let names = sqlx::query_scalar!(
+            r#"SELECT c.relname::text AS "name!" FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+               WHERE i.inhparent = 'telemetry'::regclass AND NOT i.inhdetachpending"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut partitions: Vec<Partition> =
+            names.into_iter().map(|name| Partition { day: day_of(&name), name }).collect();
+        partitions.sort_by_key(|partition| partition.day);
+        Ok(partitions)
+    }
+
+    /// Makes the partition of each day from behind the newest there is up to and including `until`, so that no
+    /// gap is left after a time of standstill. Returns how many were made.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn make_telemetry_partitions(&self, today: NaiveDate, until: NaiveDate) -> Result<usize> {
+        let partitions = self.telemetry_partitions().await?;
+        let newest = partitions.iter().filter_map(|partition| partition.day).max();
+        let first = newest.map_or(today, |newest| newest + Days::new(1));
+        let mut made = 0;
+        for day in first.iter_days().take_while(|day| *day <= until) {
+            sqlx::query!("SELECT telemetry_make_partition($1)", day).execute(&self.pool).await?;
+            made += 1;
+        }
+        Ok(made)
+    }
+
+    /// Drops the partitions of days before `keep_from`, and empties that of the past once all of it is older.
+    /// Ingest and readers go on meanwhile. Returns how many were dropped.
+    ///
+    /// # Errors
+    /// When the database fails; what was dropped until then stays dropped.
+    pub async fn drop_telemetry_partitions(&self, keep_from: NaiveDate) -> Result<usize> {
+        self.finish_detaching().await?;
+        let partitions = self.telemetry_partitions().await?;
+        let mut dropped = 0;
+        for partition in &partitions {
+            let name = &partition.name;
+            match partition.day {
+                Some(day) if day < keep_from => {
+                    // DETACH .. CONCURRENTLY waits for those who use the partition and blocks nobody.
+                    let detach = format!("ALTER TABLE telemetry DETACH PARTITION \"{name}\" CONCURRENTLY");
+                    sqlx::query(AssertSqlSafe(detach)).execute(&self.pool).await?;
+                    sqlx::query(AssertSqlSafe(format!("DROP TABLE \"{name}\""))).execute(&self.pool).await?;
+                    dropped += 1;
+                }
+                _ => {}
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// Deletes what is older than `keep_from` from the partition of everything before the installation, at most
+    /// `limit` rows. Returns how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn expire_past_telemetry(&self, keep_from: NaiveDate, limit: i64) -> Result<u64> {
+        let deleted = sqlx::query!(
+            "DELETE FROM telemetry_past WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM telemetry_past WHERE at < ($1::date)::timestamp AT TIME ZONE 'UTC' LIMIT $2))",
+            keep_from,
+            limit,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(deleted.rows_affected())
+    }
+
+    /// Completes what a crash or time-out left between DETACH and DROP.
+    async fn finish_detaching(&self) -> Result<()> {
+        let pending = sqlx::query_scalar!(
+            r#"SELECT c.relname::text AS "name!" FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+               WHERE i.inhparent = 'telemetry'::regclass AND i.inhdetachpending"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for name in pending {
+            let finish = format!("ALTER TABLE telemetry DETACH PARTITION \"{name}\" FINALIZE");
+            sqlx::query(AssertSqlSafe(finish)).execute(&self.pool).await?;
+        }
+        let orphans = sqlx::query_scalar!(
+            r#"SELECT c.relname::text AS "name!" FROM pg_class c
+               WHERE c.relnamespace = 'telemetry'::regclass::oid::regclass::oid::oid::oid
+                  OR (c.relkind = 'r' AND c.relname ~ '^telemetry_[0-9]{8}$' AND NOT c.relispartition)"#
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        for name in orphans.iter().filter(|name| day_of(name).is_some()) {
+            sqlx::query(AssertSqlSafe(format!("DROP TABLE \"{name}\""))).execute(&self.pool).await?;
+        }
+        Ok(())
+    }
+
+    /// Deleted devices whose telemetry is still there, with whether the deletion is longer ago than `grace`
+    /// seconds, so that no sample can be under way any more.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn purges(&self, grace: f64) -> Result<Vec<(i64, bool)>> {
+        let rows = sqlx::query!(
+            r#"SELECT device_id, requested_at < now() - make_interval(secs => $1) AS "settled!" FROM purges
+               ORDER BY requested_at LIMIT 100"#,
+            grace,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.device_id, row.settled)).collect())
+    }
+
+    /// Removes a deleted device's rows from one partition. Returns how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn purge_partition(&self, partition: &Partition, device_id: i64) -> Result<u64> {
+        let delete = format!("DELETE FROM \"{}\" WHERE device_id = $1", partition.name);
+        match sqlx::query(AssertSqlSafe(delete)).bind(device_id).execute(&self.pool).await.map_err(Error::from) {
+            Ok(done) => Ok(done.rows_affected()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Forgets that a device's telemetry was to be removed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn finish_purge(&self, device_id: i64) -> Result<()> {
+        sqlx::query!("DELETE FROM purges WHERE device_id = $1", device_id).execute(&self.pool).await?;
+        Ok(())
+    }
+}
+
+fn day_of(name: &str) -> Option<NaiveDate> {
+    if name == PAST {
+        return None;
+    }
+    NaiveDate::parse_from_str(name.strip_prefix("telemetry_")?, "%Y%m%d").ok()
+}
