@@ -4,6 +4,7 @@
 //! [`app`]; [`app`] calls `setpoint_store` and `setpoint_broker::Handle` and knows no transport.
 
 pub mod app;
+pub mod cli;
 pub mod config;
 pub mod http;
 pub mod tasks;

@@ -7,6 +7,7 @@ mod actor;
 mod extract;
 mod page;
 mod problem;
+pub mod websocket;
 
 use axum::extract::FromRef;
 use utoipa_axum::router::OpenApiRouter;
