@@ -3,12 +3,12 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
-    time::Duration,
 };
 
 use serde::Deserialize;
+use setpoint_broker::transport::tls;
 
-use super::{error::Invalid, plaintext, units};
+use super::{error::Invalid, mqtt_limits::Limits, plaintext, units};
 
 /// The port of MQTT over TLS (IANA `secure-mqtt`).
 const TLS_PORT: u16 = 8883;
@@ -27,46 +27,8 @@ pub struct Mqtt {
     pub proxy_protocol: bool,
     /// Router shards.
     pub shards: usize,
-    /// The longest from the connection to a complete CONNECT.
-    #[serde(deserialize_with = "units::duration")]
-    pub connect_timeout: Duration,
-    /// The longest keep-alive.
-    #[serde(deserialize_with = "units::duration")]
-    pub max_keep_alive: Duration,
-    /// The longest a write may take.
-    #[serde(deserialize_with = "units::duration")]
-    pub write_timeout: Duration,
-    /// The largest packet from a client, in bytes.
-    #[serde(deserialize_with = "units::size")]
-    pub max_packet: usize,
-    /// Sessions in all.
-    pub max_sessions: usize,
-    /// Sessions from one address.
-    pub max_sessions_per_address: usize,
-    /// Sessions of one device.
-    pub max_sessions_per_device: usize,
-    /// Subscriptions of one session.
-    pub max_subscriptions: usize,
-    /// Unacknowledged messages per direction and session.
-    pub max_inflight: u16,
-    /// A session's steady rate of messages.
-    pub max_messages_per_second: u32,
-    /// A session's steady rate of bytes.
-    #[serde(deserialize_with = "units::size")]
-    pub max_bytes_per_second: usize,
-    /// Messages waiting for one session.
-    pub max_queue: usize,
-    /// Failed logins per minute from one address.
-    pub max_failed_logins_per_address: u32,
-    /// Failed logins per minute for one serial.
-    pub max_failed_logins_per_serial: u32,
-    /// How long a session outlives its connection.
-    #[serde(deserialize_with = "units::duration")]
-    pub max_session_expiry: Duration,
-    /// Messages kept for a session without a connection.
-    pub max_offline_messages: usize,
-    /// Messages to forbidden topics in a minute that end a 3.1.1 session.
-    pub max_denied_publishes: u32,
+    /// Limits of the edge.
+    pub limits: Limits,
     /// MQTT over TLS.
     pub tls: Tls,
 }
@@ -83,9 +45,28 @@ pub struct Tls {
     pub key: Option<PathBuf>,
     /// The CA of client certificates, a PEM file.
     pub client_ca: Option<PathBuf>,
+    /// Whether a client without a certificate is refused.
+    pub client_required: bool,
+}
+
+impl Tls {
+    /// The files of the listener, when a certificate is set.
+    pub fn files(&self) -> Option<tls::Files> {
+        Some(tls::Files {
+            certificate: self.cert.clone()?,
+            key: self.key.clone()?,
+            client_ca: self.client_ca.clone(),
+            client_required: self.client_required,
+        })
+    }
 }
 
 impl Mqtt {
+    /// What the broker is told of it.
+    pub fn broker(&self) -> setpoint_broker::Config {
+        self.limits.broker(self.shards)
+    }
+
     /// The address of MQTT over TLS, when a certificate is set.
     pub fn tls_address(&self) -> Option<SocketAddr> {
         self.tls.cert.as_ref()?;
@@ -121,39 +102,18 @@ impl Mqtt {
             }
             _ => {}
         }
+        if self.tls.client_required && self.tls.client_ca.is_none() {
+            return Err(Invalid::new(
+                "mqtt.tls.client_ca",
+                "needed with mqtt.tls.client_required",
+            ));
+        }
         if !(1..=1024).contains(&self.shards) {
             return Err(Invalid::new("mqtt.shards", "1 to 1024"));
         }
-        if !(256..=268_435_455).contains(&self.max_packet) {
-            return Err(Invalid::new("mqtt.max_packet", "256 B to 256 MiB"));
-        }
-        if !(1..=u64::from(u16::MAX)).contains(&self.max_keep_alive.as_secs()) {
-            return Err(Invalid::new("mqtt.max_keep_alive", "1s to 65535s"));
-        }
-        let positive = [
-            ("mqtt.connect_timeout", !self.connect_timeout.is_zero()),
-            ("mqtt.write_timeout", !self.write_timeout.is_zero()),
-            ("mqtt.max_sessions", self.max_sessions > 0),
-            ("mqtt.max_sessions_per_address", self.max_sessions_per_address > 0),
-            ("mqtt.max_sessions_per_device", self.max_sessions_per_device > 0),
-            ("mqtt.max_subscriptions", self.max_subscriptions > 0),
-            ("mqtt.max_inflight", self.max_inflight > 0),
-            ("mqtt.max_messages_per_second", self.max_messages_per_second > 0),
-            ("mqtt.max_bytes_per_second", self.max_bytes_per_second > 0),
-            ("mqtt.max_queue", self.max_queue > 0),
-            (
-                "mqtt.max_failed_logins_per_address",
-                self.max_failed_logins_per_address > 0,
-            ),
-            (
-                "mqtt.max_failed_logins_per_serial",
-                self.max_failed_logins_per_serial > 0,
-            ),
-            ("mqtt.max_denied_publishes", self.max_denied_publishes > 0),
-        ];
-        match positive.into_iter().find(|(_, well)| !well) {
-            Some((key, _)) => Err(Invalid::new(key, "more than 0")),
-            None => Ok(()),
+        match self.broker().check() {
+            Ok(()) => Ok(()),
+            Err(rule) => Err(Invalid::new("mqtt.limits", rule)),
         }
     }
 }

@@ -52,10 +52,10 @@ const PACKETS_PER_MESSAGE: usize = 4;
 const IDLE_MESSAGES: u32 = 100;
 const IDLE_WINDOW: Duration = Duration::from_secs(10);
 
-/// The route `/mqtt`, whose sessions run in `edge`. `max_packet_size` is the edge's, in bytes.
+/// A route at `path`, by default `/mqtt`, whose sessions run in `edge`. `max_packet_size` is the edge's, in bytes.
 ///
 /// The server must be made with connect info, as it tells the client's address.
-pub fn routes<S>(edge: Edge, max_packet_size: u32) -> Router<S>
+pub fn routes<S>(path: &str, edge: Edge, max_packet_size: u32) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
 {
@@ -63,7 +63,7 @@ where
         edge,
         max_packet_size: usize::try_from(max_packet_size).unwrap_or(usize::MAX),
     };
-    Router::new().route("/mqtt", any(connect)).with_state(listener)
+    Router::new().route(path, any(connect)).with_state(listener)
 }
 
 #[derive(Clone)]
