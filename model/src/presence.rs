@@ -66,8 +66,44 @@ impl DisconnectReason {
     }
 }
 
+impl DisconnectReason {
+    /// The reason of this name, as [`Self::as_str`] gives it.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| reason.as_str() == name)
+    }
+
+    /// Every reason there is.
+    pub const ALL: &[Self] = &[
+        Self::ClientDisconnected,
+        Self::ConnectionLost,
+        Self::KeepAliveTimeout,
+        Self::TakenOver,
+        Self::CredentialRevoked,
+        Self::Kicked,
+        Self::ProtocolError,
+        Self::NotAuthorized,
+        Self::LimitExceeded,
+        Self::ServerShutdown,
+        Self::ServerStopped,
+    ];
+}
+
 impl fmt::Display for DisconnectReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_read_back_as_written() {
+        for reason in DisconnectReason::ALL {
+            assert_eq!(DisconnectReason::parse(reason.as_str()), Some(*reason));
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+        }
+        assert_eq!(DisconnectReason::parse("bored"), None);
     }
 }

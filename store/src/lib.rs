@@ -7,8 +7,11 @@
 mod database;
 pub mod embedded;
 mod error;
+pub mod presence;
+pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod timeline;
 pub mod tokens;
 pub mod users;
 

@@ -8,7 +8,11 @@ use crate::{Result, Store};
 /// The columns in the order in which [`Rows`] encodes them.
 macro_rules! copy_into {
     ($table:literal) => {
-        concat!("COPY ", $table, " (device_id, metric_id, at, number, flag, text) FROM STDIN (FORMAT binary)")
+        concat!(
+            "COPY ",
+            $table,
+            " (device_id, metric_id, at, number, flag, text) FROM STDIN (FORMAT binary)"
+        )
     };
 }
 

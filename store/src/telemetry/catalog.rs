@@ -37,8 +37,11 @@ impl Store {
     pub async fn metric_ids(&self, names: &[String]) -> Result<Vec<(String, i32)>> {
         // Looked up first: an INSERT that conflicts would use up an id each time.
         let mut known = self.known_metric_ids(names).await?;
-        let missing: Vec<String> =
-            names.iter().filter(|name| !known.iter().any(|(have, _)| have == *name)).cloned().collect();
+        let missing: Vec<String> = names
+            .iter()
+            .filter(|name| !known.iter().any(|(have, _)| have == *name))
+            .cloned()
+            .collect();
         if !missing.is_empty() {
             sqlx::query!(
                 "INSERT INTO metrics (name) SELECT DISTINCT unnest($1::text[]) ON CONFLICT DO NOTHING",
@@ -63,7 +66,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn metric_count(&self) -> Result<i64> {
-        Ok(sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM metrics"#).fetch_one(&self.pool).await?)
+        Ok(sqlx::query_scalar!(r#"SELECT count(*) AS "count!" FROM metrics"#)
+            .fetch_one(&self.pool)
+            .await?)
     }
 
     /// Records that a device sends these metrics.

@@ -78,7 +78,12 @@ impl Row {
             (None, None, Some(text)) => Value::Text(text.into()),
             (None, None, None) => return None,
         };
-        Some(Reading { at: self.at, metric: self.metric, metric_id: self.metric_id, value })
+        Some(Reading {
+            at: self.at,
+            metric: self.metric,
+            metric_id: self.metric_id,
+            value,
+        })
     }
 }
 
@@ -162,7 +167,11 @@ impl Store {
             Aggregate::Last => LAST,
         };
         let (after, after_metric) = position(wanted);
-        let width = PgInterval { months: 0, days: 0, microseconds: i64::from(bucket.seconds()) * 1_000_000 };
+        let width = PgInterval {
+            months: 0,
+            days: 0,
+            microseconds: i64::from(bucket.seconds()) * 1_000_000,
+        };
         let rows = sqlx::query_as::<_, Row>(sql)
             .bind(wanted.device_id)
             .bind(wanted.metrics)
@@ -184,7 +193,9 @@ impl Store {
     /// When the database fails.
     pub async fn latest_telemetry(&self, wanted: Latest) -> Result<Vec<Reading>> {
         // Nearly always all are recent; only metrics that fell silent are looked for in every partition.
-        let mut found = self.latest_since(wanted.device_id, Some(wanted.now - RECENT), &[]).await?;
+        let mut found = self
+            .latest_since(wanted.device_id, Some(wanted.now - RECENT), &[])
+            .await?;
         let recent: Vec<i32> = found.iter().map(|reading| reading.metric_id).collect();
         found.extend(self.latest_since(wanted.device_id, None, &recent).await?);
         found.sort_by(|a, b| a.metric.cmp(&b.metric));
@@ -230,5 +241,8 @@ const LAST: &str = "SELECT b.at, m.name AS metric, m.id AS metric_id, b.number, 
     ORDER BY b.at, m.id LIMIT $7";
 
 fn position(wanted: &History<'_>) -> (Option<DateTime<Utc>>, Option<i32>) {
-    (wanted.after.map(|after| after.at), wanted.after.map(|after| after.metric_id))
+    (
+        wanted.after.map(|after| after.at),
+        wanted.after.map(|after| after.metric_id),
+    )
 }

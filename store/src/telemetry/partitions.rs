@@ -1,9 +1,9 @@
 //! Partitions by UTC day: made ahead, dropped by age; and the removal of one device's rows.
 
-use chrono::{Days, NaiveDate};
+use chrono::{DateTime, Days, NaiveDate, Utc};
 use sqlx::AssertSqlSafe;
 
-use crate::{Error, Result, Store};
+use crate::{Result, Store};
 
 /// What the partition of everything before the installation is called.
 const PAST: &str = "telemetry_past";
@@ -29,8 +29,13 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .await?;
-        let mut partitions: Vec<Partition> =
-            names.into_iter().map(|name| Partition { day: day_of(&name), name }).collect();
+        let mut partitions: Vec<Partition> = names
+            .into_iter()
+            .map(|name| Partition {
+                day: day_of(&name),
+                name,
+            })
+            .collect();
         partitions.sort_by_key(|partition| partition.day);
         Ok(partitions)
     }
@@ -46,14 +51,15 @@ impl Store {
         let first = newest.map_or(today, |newest| newest + Days::new(1));
         let mut made = 0;
         for day in first.iter_days().take_while(|day| *day <= until) {
-            sqlx::query!("SELECT telemetry_make_partition($1)", day).execute(&self.pool).await?;
+            sqlx::query!("SELECT telemetry_make_partition($1)", day)
+                .execute(&self.pool)
+                .await?;
             made += 1;
         }
         Ok(made)
     }
 
-    /// Drops the partitions of days before `keep_from`, and empties that of the past once all of it is older.
-    /// Ingest and readers go on meanwhile. Returns how many were dropped.
+    /// Drops the partitions of days before `keep_from`; ingest and readers go on meanwhile. Returns how many.
     ///
     /// # Errors
     /// When the database fails; what was dropped until then stays dropped.
@@ -61,18 +67,18 @@ impl Store {
         self.finish_detaching().await?;
         let partitions = self.telemetry_partitions().await?;
         let mut dropped = 0;
-        for partition in &partitions {
-            let name = &partition.name;
-            match partition.day {
-                Some(day) if day < keep_from => {
-                    // DETACH .. CONCURRENTLY waits for those who use the partition and blocks nobody.
-                    let detach = format!("ALTER TABLE telemetry DETACH PARTITION \"{name}\" CONCURRENTLY");
-                    sqlx::query(AssertSqlSafe(detach)).execute(&self.pool).await?;
-                    sqlx::query(AssertSqlSafe(format!("DROP TABLE \"{name}\""))).execute(&self.pool).await?;
-                    dropped += 1;
-                }
-                _ => {}
-            }
+        for name in partitions
+            .iter()
+            .filter(|p| p.day.is_some_and(|day| day < keep_from))
+            .map(|p| &p.name)
+        {
+            // It waits for those who use the partition, and blocks nobody.
+            let detach = format!("ALTER TABLE telemetry DETACH PARTITION \"{name}\" CONCURRENTLY");
+            sqlx::query(AssertSqlSafe(detach)).execute(&self.pool).await?;
+            sqlx::query(AssertSqlSafe(format!("DROP TABLE \"{name}\"")))
+                .execute(&self.pool)
+                .await?;
+            dropped += 1;
         }
         Ok(dropped)
     }
@@ -108,27 +114,28 @@ impl Store {
         }
         let orphans = sqlx::query_scalar!(
             r#"SELECT c.relname::text AS "name!" FROM pg_class c
-               WHERE c.relnamespace = 'telemetry'::regclass::oid::regclass::oid::oid::oid
-                  OR (c.relkind = 'r' AND c.relname ~ '^telemetry_[0-9]{8}$' AND NOT c.relispartition)"#
+               WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'telemetry'::regclass)
+                 AND c.relkind = 'r' AND c.relname ~ '^telemetry_[0-9]{8}$' AND NOT c.relispartition"#
         )
         .fetch_all(&self.pool)
         .await?;
-        for name in orphans.iter().filter(|name| day_of(name).is_some()) {
-            sqlx::query(AssertSqlSafe(format!("DROP TABLE \"{name}\""))).execute(&self.pool).await?;
+        for name in orphans {
+            sqlx::query(AssertSqlSafe(format!("DROP TABLE \"{name}\"")))
+                .execute(&self.pool)
+                .await?;
         }
         Ok(())
     }
 
-    /// Deleted devices whose telemetry is still there, with whether the deletion is longer ago than `grace`
-    /// seconds, so that no sample can be under way any more.
+    /// Deleted devices whose telemetry may still be there, with whether they were deleted before `settled`, so
+    /// that no sample of theirs can be under way any more. At most 100 at a time.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn purges(&self, grace: f64) -> Result<Vec<(i64, bool)>> {
+    pub async fn purges(&self, settled: DateTime<Utc>) -> Result<Vec<(i64, bool)>> {
         let rows = sqlx::query!(
-            r#"SELECT device_id, requested_at < now() - make_interval(secs => $1) AS "settled!" FROM purges
-               ORDER BY requested_at LIMIT 100"#,
-            grace,
+            r#"SELECT device_id, requested_at < $1 AS "settled!" FROM purges ORDER BY requested_at LIMIT 100"#,
+            settled,
         )
         .fetch_all(&self.pool)
         .await?;
@@ -141,10 +148,11 @@ impl Store {
     /// When the database fails.
     pub async fn purge_partition(&self, partition: &Partition, device_id: i64) -> Result<u64> {
         let delete = format!("DELETE FROM \"{}\" WHERE device_id = $1", partition.name);
-        match sqlx::query(AssertSqlSafe(delete)).bind(device_id).execute(&self.pool).await.map_err(Error::from) {
-            Ok(done) => Ok(done.rows_affected()),
-            Err(error) => Err(error),
-        }
+        let deleted = sqlx::query(AssertSqlSafe(delete))
+            .bind(device_id)
+            .execute(&self.pool)
+            .await?;
+        Ok(deleted.rows_affected())
     }
 
     /// Forgets that a device's telemetry was to be removed.
@@ -152,7 +160,9 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn finish_purge(&self, device_id: i64) -> Result<()> {
-        sqlx::query!("DELETE FROM purges WHERE device_id = $1", device_id).execute(&self.pool).await?;
+        sqlx::query!("DELETE FROM purges WHERE device_id = $1", device_id)
+            .execute(&self.pool)
+            .await?;
         Ok(())
     }
 }

@@ -23,7 +23,10 @@ impl Rows {
     /// An empty list with room for `rows` numbers.
     #[must_use]
     pub fn with_capacity(rows: usize) -> Self {
-        Self { tuples: Vec::with_capacity(rows * USUAL_ROW), count: 0 }
+        Self {
+            tuples: Vec::with_capacity(rows * USUAL_ROW),
+            count: 0,
+        }
     }
 
     /// Adds a row. `text` values must be free of NUL, which Postgres can't hold.
@@ -32,7 +35,10 @@ impl Rows {
         tuples.extend_from_slice(&6_i16.to_be_bytes());
         field(tuples, &device_id.to_be_bytes());
         field(tuples, &metric_id.to_be_bytes());
-        field(tuples, &(at.timestamp_micros() - POSTGRES_EPOCH_MICROS).to_be_bytes());
+        field(
+            tuples,
+            &(at.timestamp_micros() - POSTGRES_EPOCH_MICROS).to_be_bytes(),
+        );
         match value {
             Value::Number(number) => {
                 field(tuples, &number.to_be_bytes());

@@ -1,0 +1,187 @@
+//! Which devices are connected, as the broker last said.
+
+use chrono::{DateTime, Utc};
+use setpoint_model::{
+    Serial,
+    presence::{DisconnectReason, Presence},
+    timeline::Kind,
+};
+use uuid::Uuid;
+
+use crate::{Result, Store};
+
+/// What the broker says of a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PresenceChange {
+    /// The device.
+    pub serial: Serial,
+    /// Its presence now.
+    pub presence: Presence,
+    /// When it was last heard of.
+    pub last_seen: DateTime<Utc>,
+}
+
+/// A device's presence, for the retained message that shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPresence {
+    /// The device's id, by which the pages are ordered.
+    pub device_id: i64,
+    /// The device.
+    pub serial: Serial,
+    /// Its presence.
+    pub presence: Presence,
+}
+
+impl Store {
+    /// Writes the presence of many devices in one statement; serials without a device are passed over. Each
+    /// serial stands there once.
+    ///
+    /// A device that has meanwhile connected to another server stays online.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn write_presence(&self, server: Uuid, changes: &[PresenceChange]) -> Result<()> {
+        let serials: Vec<&str> = changes.iter().map(|change| change.serial.as_str()).collect();
+        let online: Vec<bool> = changes.iter().map(|change| change.presence.online).collect();
+        let sessions: Vec<Uuid> = changes.iter().map(|change| change.presence.session).collect();
+        let since: Vec<DateTime<Utc>> = changes.iter().map(|change| change.presence.since).collect();
+        let last_seen: Vec<DateTime<Utc>> = changes.iter().map(|change| change.last_seen).collect();
+        let reasons: Vec<Option<&str>> = changes
+            .iter()
+            .map(|change| change.presence.reason.map(DisconnectReason::as_str))
+            .collect();
+        sqlx::query!(
+            "INSERT INTO device_presence AS p
+                 (device_id, online, session, since, last_seen, disconnect_reason, server)
+             SELECT d.id, x.online, x.session, x.since, x.last_seen, x.reason, $1
+             FROM unnest($2::text[], $3::boolean[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::text[])
+                  AS x (serial, online, session, since, last_seen, reason)
+             JOIN devices d ON d.serial = x.serial
+             ORDER BY d.id
+             ON CONFLICT (device_id) DO UPDATE SET
+                 online = excluded.online, session = excluded.session, since = excluded.since,
+                 last_seen = greatest(p.last_seen, excluded.last_seen),
+                 disconnect_reason = excluded.disconnect_reason, server = excluded.server
+             WHERE excluded.online OR NOT p.online OR p.server = excluded.server",
+            server,
+            &serials as &[&str],
+            &online,
+            &sessions,
+            &since,
+            &last_seen,
+            &reasons as &[Option<&str>],
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Notes when devices were last heard of, in one statement. Each serial stands there once.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn write_last_seen(&self, server: Uuid, seen: &[(Serial, DateTime<Utc>)]) -> Result<()> {
+        let serials: Vec<&str> = seen.iter().map(|(serial, _)| serial.as_str()).collect();
+        let times: Vec<DateTime<Utc>> = seen.iter().map(|(_, at)| *at).collect();
+        sqlx::query!(
+            "INSERT INTO device_presence AS p (device_id, online, last_seen, server)
+             SELECT d.id, false, x.at, $1
+             FROM unnest($2::text[], $3::timestamptz[]) AS x (serial, at) JOIN devices d ON d.serial = x.serial
+             ORDER BY d.id
+             ON CONFLICT (device_id) DO UPDATE SET last_seen = greatest(p.last_seen, excluded.last_seen)",
+            server,
+            &serials as &[&str],
+            &times,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Takes offline, with `reason`, whatever other servers than `server` left online: for a start after an
+    /// unclean stop. Each is an entry in its timeline. Returns how many there were.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn take_over_presence(
+        &self,
+        server: Uuid,
+        reason: DisconnectReason,
+        at: DateTime<Utc>,
+    ) -> Result<u64> {
+        self.take_offline(server, false, reason, at).await
+    }
+
+    /// Takes offline, with `reason`, whatever `server` still has online: for its clean end. Each is an entry in
+    /// its timeline. Returns how many there were.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn end_presence(
+        &self,
+        server: Uuid,
+        reason: DisconnectReason,
+        at: DateTime<Utc>,
+    ) -> Result<u64> {
+        self.take_offline(server, true, reason, at).await
+    }
+
+    async fn take_offline(
+        &self,
+        server: Uuid,
+        own: bool,
+        reason: DisconnectReason,
+        at: DateTime<Utc>,
+    ) -> Result<u64> {
+        let done = sqlx::query!(
+            "WITH gone AS (
+                 UPDATE device_presence SET online = false, since = $3, disconnect_reason = $4
+                 WHERE online AND (server = $1) = $2
+                 RETURNING device_id, session)
+             INSERT INTO device_events (device_id, at, kind, data)
+             SELECT device_id, $3, $5, jsonb_build_object('session', session, 'reason', $4::text) FROM gone",
+            server,
+            own,
+            at,
+            reason.as_str(),
+            Kind::Disconnected.as_str(),
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(done.rows_affected())
+    }
+
+    /// A page of all presences, by device id: for rebuilding the retained messages. Begins behind `after` (0 for
+    /// the first page); an empty page is the end. Devices that never had a session are left out.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn presence_page(&self, after: i64, limit: i64) -> Result<Vec<StoredPresence>> {
+        let rows = sqlx::query!(
+            r#"SELECT d.id, d.serial, p.online, p.session AS "session!", p.since AS "since!", p.disconnect_reason
+               FROM device_presence p JOIN devices d ON d.id = p.device_id
+               WHERE p.device_id > $1 AND p.session IS NOT NULL AND p.since IS NOT NULL
+               ORDER BY p.device_id LIMIT $2"#,
+            after,
+            limit,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let presences = rows.into_iter().filter_map(|row| {
+            let reason = row.disconnect_reason.as_deref().and_then(DisconnectReason::parse);
+            let presence = Presence {
+                online: row.online,
+                since: row.since,
+                session: row.session,
+                reason,
+            };
+            // Every stored serial was parsed once.
+            Some(StoredPresence {
+                device_id: row.id,
+                serial: row.serial.parse().ok()?,
+                presence,
+            })
+        });
+        Ok(presences.collect())
+    }
+}

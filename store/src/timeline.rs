@@ -1,0 +1,114 @@
+//! The timeline of a device: what happened to it, newest first.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use setpoint_model::timeline::{Entry, Kind};
+
+use crate::{Result, Store};
+
+/// One entry read back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredEntry {
+    /// Its id: later entries have higher ones.
+    pub id: i64,
+    /// When it happened.
+    pub at: DateTime<Utc>,
+    /// Its kind: [`Kind::as_str`].
+    pub kind: String,
+    /// Its facts, by kind.
+    pub data: Value,
+}
+
+impl Store {
+    /// Writes entries in one statement, in their order; those of serials without a device are passed over.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn write_timeline(&self, entries: &[Entry]) -> Result<()> {
+        let serials: Vec<&str> = entries.iter().map(|entry| entry.serial.as_str()).collect();
+        let times: Vec<DateTime<Utc>> = entries.iter().map(|entry| entry.at).collect();
+        let kinds: Vec<&str> = entries.iter().map(|entry| entry.facts.kind().as_str()).collect();
+        let data: Vec<Value> = entries.iter().map(|entry| entry.facts.to_json()).collect();
+        sqlx::query!(
+            "INSERT INTO device_events (device_id, at, kind, data)
+             SELECT d.id, x.at, x.kind, x.data
+             FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::jsonb[])
+                  WITH ORDINALITY AS x (serial, at, kind, data, place)
+             JOIN devices d ON d.serial = x.serial
+             ORDER BY x.place",
+            &serials as &[&str],
+            &times,
+            &kinds as &[&str],
+            &data,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// A page of a device's timeline, newest first: entries with ids below `before`, of the kinds given (all if
+    /// none is).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn timeline(
+        &self,
+        device_id: i64,
+        kinds: &[Kind],
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<StoredEntry>> {
+        let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+        let entries = sqlx::query_as!(
+            StoredEntry,
+            "SELECT id, at, kind, data FROM device_events
+             WHERE device_id = $1 AND ($2::bigint IS NULL OR id < $2)
+               AND (cardinality($3::text[]) = 0 OR kind = ANY($3))
+             ORDER BY id DESC LIMIT $4",
+            device_id,
+            before,
+            &kinds as &[&str],
+            limit,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(entries)
+    }
+
+    /// Deletes entries from before `keep_from`, at most `limit`. Returns how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn expire_timeline(&self, keep_from: DateTime<Utc>, limit: i64) -> Result<u64> {
+        let deleted = sqlx::query!(
+            "DELETE FROM device_events WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM device_events WHERE at < $1 LIMIT $2))",
+            keep_from,
+            limit,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(deleted.rows_affected())
+    }
+
+    /// Deletes the oldest entries of devices that have more than `keep`, so that `keep` are left; at most 100
+    /// devices at a time. Returns how many entries.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn trim_timelines(&self, keep: i64) -> Result<u64> {
+        let deleted = sqlx::query!(
+            "WITH long AS (
+                 SELECT device_id FROM device_events GROUP BY device_id HAVING count(*) > $1 LIMIT 100),
+             bound AS (
+                 SELECT device_id, (SELECT e.id FROM device_events e WHERE e.device_id = long.device_id
+                                    ORDER BY e.id DESC OFFSET $1 LIMIT 1) AS last
+                 FROM long)
+             DELETE FROM device_events e USING bound WHERE e.device_id = bound.device_id AND e.id <= bound.last",
+            keep,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(deleted.rows_affected())
+    }
+}
