@@ -5,7 +5,10 @@
 
 mod actor;
 mod error;
+pub mod first_start;
 mod hints;
+pub mod tokens;
+pub mod users;
 
 use std::sync::Arc;
 
@@ -31,6 +34,8 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Wakes the tasks that make MQTT agree with the database.
     pub hints: Hints,
+    /// API tokens seen lately.
+    pub tokens: tokens::Tokens,
 }
 
 impl App {

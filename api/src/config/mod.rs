@@ -8,6 +8,7 @@ mod http;
 mod limits;
 mod log;
 mod mqtt;
+mod mqtt_limits;
 mod sources;
 mod units;
 
@@ -25,6 +26,7 @@ pub use self::{
     limits::{Settings, Telemetry},
     log::{Log, LogFormat},
     mqtt::{Mqtt, Tls},
+    mqtt_limits::Limits,
     sources::{DEFAULTS, Sources},
 };
 use error::Invalid;

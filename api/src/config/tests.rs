@@ -40,8 +40,8 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(config.mqtt.listen, Some(SocketAddr::from(([127, 0, 0, 1], 1883))));
     assert_eq!(config.mqtt.websocket.as_deref(), Some("/mqtt"));
     assert_eq!(config.mqtt.shards, 64);
-    assert_eq!(config.mqtt.max_packet, 256 * 1024);
-    assert_eq!(config.mqtt.connect_timeout, Duration::from_secs(5));
+    assert_eq!(config.mqtt.broker(), setpoint_broker::Config::default());
+    assert_eq!(config.mqtt.limits.connect_timeout, Duration::from_secs(5));
     assert_eq!(config.settings.max_document, 32 * 1024);
     assert_eq!(config.settings.max_depth, 8);
     assert_eq!(config.telemetry.max_batch, 1000);
@@ -109,9 +109,19 @@ fn what_is_wrong_is_told_in_one_line_that_names_key_and_source() {
         ("SETPOINT_MQTT__SHARDS", "0", "mqtt.shards: 1 to 1024"),
         ("SETPOINT_HTTP__LISTEN", "nowhere", "http.listen: "),
         (
-            "SETPOINT_MQTT__CONNECT_TIMEOUT",
+            "SETPOINT_MQTT__LIMITS__CONNECT_TIMEOUT",
             "5",
-            "mqtt.connect_timeout: a duration such as",
+            "mqtt.limits.connect_timeout: a duration such as",
+        ),
+        (
+            "SETPOINT_MQTT__LIMITS__CONNECT_TIMEOUT",
+            "0s",
+            "mqtt.limits: connect_timeout must not be zero",
+        ),
+        (
+            "SETPOINT_MQTT__LIMITS__MAX_KEEP_ALIVE",
+            "20h",
+            "mqtt.limits.max_keep_alive: whole seconds",
         ),
         ("SETPOINT_HTTP__MAX_BODY", "big", "http.max_body: a size such as"),
         ("SETPOINT_LOG__FORMAT", "xml", "log.format: "),
