@@ -19,10 +19,6 @@ macro_rules! copy_into {
 /// The statement of [`Store::append_telemetry`], for the benchmark that compares ways to write.
 pub const APPEND_TARGET: &str = copy_into!("telemetry");
 
-/// Signature, flags and header extension (PostgreSQL documentation, COPY, "Binary Format").
-const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
-const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
-
 impl Store {
     /// Appends rows that are expected to be new; all of them or none. Returns how many.
     ///
@@ -33,7 +29,7 @@ impl Store {
     /// [`crate::Error::Invalid`] when no partition covers a row's time.
     pub async fn append_telemetry(&self, rows: &Rows) -> Result<u64> {
         let mut copy = self.pool.copy_in_raw(APPEND_TARGET).await?;
-        copy.send(message(rows)).await?;
+        copy.send(rows.to_copy()).await?;
         Ok(copy.finish().await?)
     }
 
@@ -67,11 +63,7 @@ async fn stage(connection: &mut PgConnection, rows: &Rows) -> Result<()> {
     .execute(&mut *connection)
     .await?;
     let mut copy = connection.copy_in_raw(copy_into!("telemetry_staging")).await?;
-    copy.send(message(rows)).await?;
+    copy.send(rows.to_copy()).await?;
     copy.finish().await?;
     Ok(())
-}
-
-fn message(rows: &Rows) -> Vec<u8> {
-    [HEADER, rows.tuples(), TRAILER].concat()
 }

@@ -16,6 +16,10 @@ pub struct Rows {
     count: usize,
 }
 
+/// Signature, flags and header extension (PostgreSQL documentation, COPY, "Binary Format").
+const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
+const TRAILER: &[u8] = &(-1_i16).to_be_bytes();
+
 /// What a row with a number takes.
 const USUAL_ROW: usize = 54;
 
@@ -83,9 +87,10 @@ impl Rows {
         self.tuples.len()
     }
 
-    /// The encoded tuples, without COPY's header and trailer.
-    pub(super) fn tuples(&self) -> &[u8] {
-        &self.tuples
+    /// The whole COPY stream: header, rows, trailer.
+    #[must_use]
+    pub fn to_copy(&self) -> Vec<u8> {
+        [HEADER, &self.tuples, TRAILER].concat()
     }
 }
 
