@@ -1,9 +1,12 @@
 //! TLS from files: certificate chain, key, and the CA of client certificates; replaceable while connections live.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
-    RootCertStore, ServerConfig,
+    InconsistentKeys, RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem, pem::PemObject},
     server::{VerifierBuilderError, WebPkiClientVerifier},
@@ -31,13 +34,21 @@ pub struct Files {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// A file can't be read, or is not PEM of the kind that belongs there.
+    /// A file can't be read, or is not PEM.
     #[error("{}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         source: pem::Error,
+    },
+    /// There is nothing of the kind that belongs there in a file.
+    #[error("{}: no PEM {wanted} in it", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// What it lacks.
+        wanted: &'static str,
     },
     /// The certificate can't be parsed.
     #[error("{}: {source}", path.display())]
@@ -47,14 +58,22 @@ pub enum LoadError {
         /// What is wrong with it.
         source: certificate::Error,
     },
-    /// Certificate and key can't be used together, or one of them not at all.
-    #[error("certificate {} and key {}: {source}", certificate.display(), key.display())]
-    Pair {
+    /// The key is that of another certificate.
+    #[error("{} is not the key of {}", key.display(), certificate.display())]
+    Mismatch {
         /// The certificate file.
         certificate: PathBuf,
         /// The key file.
         key: PathBuf,
-        /// What is wrong with them; a key of another certificate is `KeyMismatch`.
+    },
+    /// The certificate or the key is of a kind that can't be used.
+    #[error("{} with {}: {source}", certificate.display(), key.display())]
+    Unusable {
+        /// The certificate file.
+        certificate: PathBuf,
+        /// The key file.
+        key: PathBuf,
+        /// What is wrong with one of them.
         source: rustls::Error,
     },
     /// A certificate in the client CA file can't be a trust anchor.
@@ -87,13 +106,11 @@ impl Files {
     /// Reads and checks all files. Blocks on file access.
     pub(super) fn load(&self) -> Result<Loaded, LoadError> {
         let chain = certificates(&self.certificate)?;
-        let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|source| LoadError::File {
-            path: self.key.clone(),
-            source,
-        })?;
-        let leaf = chain.first().ok_or(LoadError::File {
+        let key = PrivateKeyDer::from_pem_file(&self.key)
+            .map_err(|source| LoadError::of_file(&self.key, "private key", source))?;
+        let leaf = chain.first().ok_or_else(|| LoadError::Missing {
             path: self.certificate.clone(),
-            source: pem::Error::NoItemsFound,
+            wanted: CERTIFICATE,
         })?;
         let summary = Summary::read(leaf).map_err(|source| LoadError::Certificate {
             path: self.certificate.clone(),
@@ -126,13 +143,19 @@ impl Files {
                 builder.with_client_cert_verifier(verifier.build()?)
             }
         };
-        let mut config = builder
-            .with_single_cert(chain, key)
-            .map_err(|source| LoadError::Pair {
-                certificate: self.certificate.clone(),
-                key: self.key.clone(),
-                source,
-            })?;
+        let mut config = builder.with_single_cert(chain, key).map_err(|source| {
+            let (certificate, key) = (self.certificate.clone(), self.key.clone());
+            match source {
+                rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                    LoadError::Mismatch { certificate, key }
+                }
+                source => LoadError::Unusable {
+                    certificate,
+                    key,
+                    source,
+                },
+            }
+        })?;
         config.alpn_protocols = vec![ALPN.to_vec()];
         // Resumption without a table of sessions: a fleet that reconnects saves the signatures. The ticket key goes
         // with this configuration, so what an old client CA let in is not resumed under a new one.
@@ -151,19 +174,24 @@ impl Files {
     }
 }
 
+impl LoadError {
+    fn of_file(path: &Path, wanted: &'static str, source: pem::Error) -> Self {
+        let path = path.to_owned();
+        match source {
+            pem::Error::NoItemsFound => Self::Missing { path, wanted },
+            source => Self::File { path, source },
+        }
+    }
+}
+
+/// What [`LoadError::Missing`] calls one.
+const CERTIFICATE: &str = "certificate";
+
 /// All certificates of a PEM file; at least one.
-fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, LoadError> {
-    let failed = |source| LoadError::File {
-        path: path.clone(),
-        source,
-    };
-    let certificates: Vec<_> = CertificateDer::pem_file_iter(path)
-        .map_err(failed)?
-        .collect::<Result<_, _>>()
-        .map_err(failed)?;
-    if certificates.is_empty() {
-        Err(failed(pem::Error::NoItemsFound))
-    } else {
-        Ok(certificates)
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, LoadError> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    match found {
+        Ok(none) if none.is_empty() => Err(LoadError::of_file(path, CERTIFICATE, pem::Error::NoItemsFound)),
+        found => found.map_err(|source| LoadError::of_file(path, CERTIFICATE, source)),
     }
 }

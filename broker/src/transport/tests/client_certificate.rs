@@ -96,6 +96,17 @@ async fn an_unclear_subject_names_nobody() {
     );
 }
 
+#[test]
+fn an_expired_certificate_names_nobody() {
+    // A resumed session skips the checks of a full handshake, so the name's reader has to look.
+    let expired = Ca::new("CA").issue("HOME-1", ExtendedKeyUsagePurpose::ClientAuth, |params| {
+        params.not_after = date_time_ymd(2021, 1, 1);
+    });
+    let expired = CertificateDer::from_pem_slice(expired.certificate.as_bytes()).unwrap();
+    let error = crate::transport::certificate::common_name(&expired).unwrap_err();
+    assert!(matches!(error, crate::transport::certificate::Error::NotValidNow));
+}
+
 #[tokio::test]
 async fn a_resumed_session_keeps_its_name_until_the_client_ca_changes() {
     let ca = Ca::new("CA");

@@ -151,7 +151,7 @@ fn unusable_files_are_named() {
         key: files.certificate.clone(),
         ..files.clone()
     };
-    assert!(matches!(fails(&swapped), LoadError::File { .. }));
+    assert!(matches!(fails(&swapped), LoadError::Missing { .. }));
 
     let stranger = directory.directory.path().join("stranger.key");
     fs::write(&stranger, ca.server("two").key).unwrap();
@@ -159,7 +159,7 @@ fn unusable_files_are_named() {
         key: stranger,
         ..files.clone()
     };
-    assert!(matches!(fails(&mismatch), LoadError::Pair { .. }));
+    assert!(matches!(fails(&mismatch), LoadError::Mismatch { .. }));
 
     let text = directory.directory.path().join("text");
     fs::write(&text, "no PEM in here").unwrap();
@@ -167,7 +167,7 @@ fn unusable_files_are_named() {
         client_ca: Some(text.clone()),
         ..files.clone()
     };
-    assert!(matches!(fails(&no_ca), LoadError::File { path, .. } if path == text));
+    assert!(matches!(fails(&no_ca), LoadError::Missing { path, .. } if path == text));
 
     let required = tls::Files {
         client_required: true,
