@@ -1,0 +1,92 @@
+//! A Mosquitto of our own, so that both servers are measured in one run on one machine.
+
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::Stdio,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+use tokio::{
+    net::TcpStream,
+    process::{Child, Command},
+    time::{Instant, sleep},
+};
+
+use super::BenchError;
+
+/// How long it may take to listen.
+const START: Duration = Duration::from_secs(5);
+
+/// A running Mosquitto; it ends when this is dropped.
+#[derive(Debug)]
+pub struct Mosquitto {
+    addr: SocketAddr,
+    process: Child,
+    _files: TempDir,
+}
+
+impl Mosquitto {
+    /// Starts `mosquitto` from the `PATH` on a free loopback port, without authentication, persistence or
+    /// logging. Its limits are its defaults but for in-flight messages, of which a client may have 100.
+    ///
+    /// # Errors
+    /// When it isn't installed or doesn't start.
+    pub async fn start() -> Result<Self, BenchError> {
+        let files = tempfile::tempdir().map_err(BenchError::Peer)?;
+        // Free a moment ago; whoever else took it makes the start fail, and that is said.
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
+        let addr = port.map_err(BenchError::Peer)?;
+        let config = format!(
+            "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type none\nmax_inflight_messages 100\n",
+            addr.port()
+        );
+        let path = files.path().join("mosquitto.conf");
+        std::fs::write(&path, config).map_err(BenchError::Peer)?;
+        let mut command = Command::new("mosquitto");
+        // Debian keeps it out of an ordinary user's PATH.
+        let search = std::env::var("PATH").unwrap_or_default();
+        command.env("PATH", format!("{search}:/usr/sbin:/usr/local/sbin"));
+        let process = command
+            .arg("-c")
+            .arg(&path)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(BenchError::Peer)?;
+        let mut peer = Self {
+            addr,
+            process,
+            _files: files,
+        };
+        peer.wait_until_it_listens().await.map_err(BenchError::Peer)?;
+        Ok(peer)
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Its process id, as long as it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.id()
+    }
+
+    async fn wait_until_it_listens(&mut self) -> io::Result<()> {
+        let until = Instant::now() + START;
+        loop {
+            match TcpStream::connect(self.addr).await {
+                Ok(_) => return Ok(()),
+                Err(error) if Instant::now() >= until => return Err(error),
+                Err(_) => sleep(Duration::from_millis(20)).await,
+            }
+            if let Some(status) = self.process.try_wait()? {
+                return Err(io::Error::other(format!("mosquitto ended at once: {status}")));
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! A lean MQTT 3.1.1 client: one socket, no task, no queue, and no buffer while it is idle.
+//!
+//! The benches hold tens of thousands of these beside the server they measure, so a connection costs a few
+//! hundred bytes, and its caller decides when bytes move.
+
+use std::{io, net::SocketAddr, num::NonZeroU16};
+
+use bytes::{Buf, Bytes, BytesMut};
+use bytestring::ByteString;
+use rmqtt_codec::{
+    error::{DecodeError, EncodeError},
+    types::{Protocol, Publish, QoS},
+    v3::{Codec, Connect, ConnectAckReason, Packet},
+};
+use setpoint_model::Serial;
+use tokio::net::TcpStream;
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::credential::Token;
+
+/// The largest packet accepted, in bytes.
+const MAX_PACKET: u32 = 1 << 20;
+/// Room made for each read, in bytes.
+const READ: usize = 4096;
+
+/// Who connects.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The device: client id and username.
+    pub serial: Serial,
+    /// Its password; without one, no username is sent either.
+    pub token: Option<Token>,
+}
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// The socket.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The server closed the connection.
+    #[error("the server closed the connection")]
+    Closed,
+    /// CONNACK with a refusal.
+    #[error("the server refused the connection: {}", .0.reason())]
+    Refused(ConnectAckReason),
+    /// Bytes that aren't MQTT.
+    #[error("the server broke the protocol: {0}")]
+    Decode(#[from] DecodeError),
+    /// A packet that can't be written.
+    #[error("cannot write a packet: {0}")]
+    Encode(#[from] EncodeError),
+    /// A packet that has no place here.
+    #[error("the server sent an unexpected packet")]
+    Unexpected,
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Wire {
+    stream: TcpStream,
+    codec: Codec,
+    inbox: BytesMut,
+    outbox: BytesMut,
+    last_id: u16,
+}
+
+impl Wire {
+    /// Connects and waits for a CONNACK that accepts. `keep_alive` is in seconds.
+    ///
+    /// # Errors
+    /// When the server can't be reached or refuses.
+    pub async fn connect(
+        addr: SocketAddr,
+        login: &Login,
+        clean_session: bool,
+        keep_alive: u16,
+    ) -> Result<Self, WireError> {
+        let stream = TcpStream::connect(addr).await?;
+        stream.set_nodelay(true)?;
+        let codec = Codec::new(MAX_PACKET);
+        let mut wire = Self {
+            stream,
+            codec,
+            inbox: BytesMut::new(),
+            outbox: BytesMut::new(),
+            last_id: 0,
+        };
+        let name = ByteString::from(login.serial.as_str());
+        wire.queue(Packet::Connect(Box::new(Connect {
+            protocol: Protocol::default(),
+            clean_session,
+            keep_alive,
+            last_will: None,
+            client_id: name.clone(),
+            username: login.token.is_some().then_some(name),
+            password: login
+                .token
+                .as_ref()
+                .map(|token| Bytes::copy_from_slice(token.reveal().as_bytes())),
+            cert: None,
+        })))?;
+        wire.flush().await?;
+        match wire.next().await? {
+            Packet::ConnectAck(ack) if ack.return_code == ConnectAckReason::ConnectionAccepted => Ok(wire),
+            Packet::ConnectAck(ack) => Err(WireError::Refused(ack.return_code)),
+            _ => Err(WireError::Unexpected),
+        }
+    }
+
+    /// The next packet. Cancel safe.
+    ///
+    /// # Errors
+    /// When the connection ends, or the server breaks the protocol.
+    pub async fn next(&mut self) -> Result<Packet, WireError> {
+        loop {
+            if let Some(packet) = self.buffered()? {
+                return Ok(packet);
+            }
+            if self.inbox.is_empty() {
+                // Thousands of these wait at once: none holds memory while it does.
+                self.inbox = BytesMut::new();
+            }
+            self.stream.readable().await?;
+            self.inbox.reserve(READ);
+            match self.stream.try_read_buf(&mut self.inbox) {
+                Ok(0) => return Err(WireError::Closed),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// A packet that was read already, if there is one.
+    ///
+    /// # Errors
+    /// When the server breaks the protocol.
+    pub fn buffered(&mut self) -> Result<Option<Packet>, WireError> {
+        Ok(self.codec.decode(&mut self.inbox)?.map(|(packet, _)| packet))
+    }
+
+    /// Adds a packet to what [`Wire::flush`] writes.
+    ///
+    /// # Errors
+    /// When it can't be encoded.
+    pub fn queue(&mut self, packet: Packet) -> Result<(), WireError> {
+        Ok(self.codec.encode(packet, &mut self.outbox)?)
+    }
+
+    /// Queues a publish at QoS 1 and returns its packet id.
+    ///
+    /// # Errors
+    /// When it can't be encoded.
+    pub fn queue_publish(
+        &mut self,
+        topic: ByteString,
+        payload: Bytes,
+        retain: bool,
+    ) -> Result<NonZeroU16, WireError> {
+        let id = self.next_id();
+        let qos = QoS::AtLeastOnce;
+        let publish = Publish {
+            dup: false,
+            retain,
+            qos,
+            topic,
+            packet_id: Some(id),
+            payload,
+            properties: None,
+        };
+        self.queue(Packet::Publish(Box::new(publish)))?;
+        Ok(id)
+    }
+
+    /// Queues a subscription at QoS 1.
+    ///
+    /// # Errors
+    /// When it can't be encoded.
+    pub fn queue_subscribe(&mut self, filter: ByteString) -> Result<(), WireError> {
+        let packet_id = self.next_id();
+        self.queue(Packet::Subscribe {
+            packet_id,
+            topic_filters: vec![(filter, QoS::AtLeastOnce)],
+        })
+    }
+
+    /// Writes all that is queued. Cancel safe: what isn't written yet stays queued.
+    ///
+    /// # Errors
+    /// When the connection breaks.
+    pub async fn flush(&mut self) -> Result<(), WireError> {
+        while !self.outbox.is_empty() {
+            match self.stream.try_write(&self.outbox) {
+                Ok(written) => self.outbox.advance(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.stream.writable().await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.outbox = BytesMut::new();
+        Ok(())
+    }
+
+    /// Says DISCONNECT and closes.
+    ///
+    /// # Errors
+    /// When the connection breaks first.
+    pub async fn disconnect(mut self) -> Result<(), WireError> {
+        self.queue(Packet::Disconnect)?;
+        self.flush().await
+    }
+
+    /// Resets the connection, as a power cut does.
+    ///
+    /// # Errors
+    /// When the socket refuses the option.
+    pub fn cut(self) -> Result<(), WireError> {
+        Ok(self.stream.set_zero_linger()?)
+    }
+
+    fn next_id(&mut self) -> NonZeroU16 {
+        self.last_id = self.last_id.checked_add(1).unwrap_or(1);
+        NonZeroU16::new(self.last_id).unwrap_or(NonZeroU16::MIN)
+    }
+}
