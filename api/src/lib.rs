@@ -7,4 +7,5 @@ pub mod app;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod lifecycle;
 pub mod tasks;

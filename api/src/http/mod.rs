@@ -4,20 +4,41 @@
 //! `/api/v1`; [`api`] merges them. The OpenAPI document is made of the same routes.
 
 mod actor;
+mod docs;
 mod extract;
+mod health;
+pub mod metrics;
+mod openapi;
 mod page;
 mod problem;
+mod request_id;
+mod serve;
+mod tokens;
 pub mod websocket;
 
-use axum::extract::FromRef;
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, FromRef},
+    http::StatusCode,
+    middleware,
+    response::IntoResponse,
+};
+use prometheus_client::registry::Registry;
+use tower::ServiceBuilder;
+use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, timeout::TimeoutLayer};
+use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::app::App;
+use crate::{app::App, config, lifecycle::Tasks};
 
 pub use actor::DeviceActor;
 pub use extract::{Json, Path, Payload, Query};
+pub use metrics::HttpMetrics;
 pub use page::{Page, PageQuery};
 pub use problem::Problem;
+pub use serve::serve;
 
 /// Where the REST interface stands.
 pub const BASE: &str = "/api/v1";
@@ -27,6 +48,10 @@ pub const BASE: &str = "/api/v1";
 pub struct Context {
     /// The use cases.
     pub app: App,
+    /// The server's tasks, for readiness.
+    pub tasks: Tasks,
+    /// All metrics.
+    pub registry: Arc<Registry>,
 }
 
 impl FromRef<Context> for App {
@@ -37,12 +62,51 @@ impl FromRef<Context> for App {
 
 /// The routes of every noun, under [`BASE`]: one line each, in alphabetical order.
 fn api() -> OpenApiRouter<Context> {
-    let nouns = OpenApiRouter::new();
-    // .merge(devices::routes())
-    OpenApiRouter::new().nest(BASE, nouns)
+    let nouns = OpenApiRouter::new().merge(tokens::routes());
+    OpenApiRouter::with_openapi(openapi::Document::openapi())
+        .nest(BASE, nouns)
+        .merge(health::routes())
+        .merge(metrics::routes())
 }
 
-/// Every route of the server.
-pub fn router() -> OpenApiRouter<Context> {
-    api()
+/// The OpenAPI document.
+pub fn document() -> utoipa::openapi::OpenApi {
+    openapi::with_problems(api().into_openapi())
+}
+
+/// Every route of the server with its layers; `further` routes (MQTT over WebSocket) get the same ones.
+///
+/// # Errors
+/// When the OpenAPI document can't be rendered.
+pub fn router(
+    context: Context,
+    limits: &config::Http,
+    metrics: HttpMetrics,
+    further: Router<Context>,
+) -> Result<Router, serde_json::Error> {
+    let (nouns, document) = api().split_for_parts();
+    let layers = ServiceBuilder::new()
+        .layer(middleware::from_fn(request_id::identify))
+        .layer(middleware::from_fn_with_state(metrics, metrics::measure))
+        .layer(middleware::from_fn(docs::security_headers))
+        .layer(CompressionLayer::new())
+        .layer(middleware::from_fn(request_id::explain))
+        .layer(CatchPanicLayer::custom(|_| panicked().into_response()))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            limits.request_timeout,
+        ))
+        .layer(DefaultBodyLimit::max(limits.max_body));
+    Ok(nouns
+        .merge(openapi::routes(&openapi::with_problems(document))?)
+        .merge(docs::routes())
+        .merge(further)
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(layers)
+        .with_state(context))
+}
+
+/// The answer to a request whose handler panicked; the panic itself is in the log.
+fn panicked() -> Problem {
+    Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "internal error")
 }

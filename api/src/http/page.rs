@@ -19,6 +19,25 @@ pub struct Page<T> {
     pub next: Option<String>,
 }
 
+impl<T> Page<T> {
+    /// A page of `limit` items, of which one more was asked for to see whether there is a next page.
+    pub fn of(mut items: Vec<T>, limit: i64, cursor: impl FnOnce(&T) -> String) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = if more { items.last().map(cursor) } else { None };
+        Self { items, next }
+    }
+
+    /// The same page with its items presented otherwise.
+    pub fn map<U>(self, present: impl FnMut(T) -> U) -> Page<U> {
+        Page {
+            items: self.items.into_iter().map(present).collect(),
+            next: self.next,
+        }
+    }
+}
+
 /// The query parameters that every list takes.
 #[derive(Debug, Clone, Default, Deserialize, utoipa::IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -35,9 +54,30 @@ impl PageQuery {
     /// # Errors
     /// 422 when it isn't 1 to [`MAX_LIMIT`].
     pub fn limit(&self) -> Result<i64, Problem> {
-        match self.limit.unwrap_or(DEFAULT_LIMIT) {
-            limit @ 1..=MAX_LIMIT => Ok(limit),
-            _ => Err(app::Error::invalid("limit", format!("1 to {MAX_LIMIT}")).into()),
-        }
+        limit(self.limit)
+    }
+}
+
+/// The limit in force when `asked` was asked for.
+///
+/// # Errors
+/// 422 when it isn't 1 to [`MAX_LIMIT`].
+pub(super) fn limit(asked: Option<i64>) -> Result<i64, Problem> {
+    match asked.unwrap_or(DEFAULT_LIMIT) {
+        limit @ 1..=MAX_LIMIT => Ok(limit),
+        _ => Err(app::Error::invalid("limit", format!("1 to {MAX_LIMIT}")).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Page;
+
+    #[test]
+    fn the_cursor_is_the_last_item_while_there_are_more() {
+        let page = Page::of(vec![1, 2, 3], 2, ToString::to_string);
+        assert_eq!((page.items, page.next.as_deref()), (vec![1, 2], Some("2")));
+        let page = Page::of(vec![1, 2], 2, ToString::to_string);
+        assert_eq!((page.items, page.next), (vec![1, 2], None));
     }
 }

@@ -1,0 +1,94 @@
+//! The OpenAPI document: made of the routes themselves, and served beside them.
+
+use axum::{Router, http::header, response::IntoResponse, routing::get};
+use bytes::Bytes;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::{
+        self, Ref,
+        content::ContentBuilder,
+        path::Operation,
+        response::ResponseBuilder,
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
+};
+
+use super::{BASE, Problem};
+
+/// What stands in the document beside the routes.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Setpoint",
+        description = "Set what devices should do; see what they do. Errors are `application/problem+json` \
+            (RFC 9457); lists are `{\"items\":[...],\"next\":\"cursor or null\"}`; times are RFC 3339 in UTC.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0"),
+    ),
+    components(schemas(Problem)),
+    modifiers(&Security),
+    tags(
+        (name = "devices", description = "Devices and their credentials"),
+        (name = "settings", description = "What a device should run, and what it says it runs"),
+        (name = "telemetry", description = "What devices measure"),
+        (name = "tokens", description = "API tokens"),
+        (name = "server", description = "The server itself"),
+    ),
+)]
+pub(super) struct Document;
+
+struct Security;
+
+impl Modify for Security {
+    fn modify(&self, document: &mut openapi::OpenApi) {
+        let components = document.components.get_or_insert_with(Default::default);
+        let mut bearer = Http::new(HttpAuthScheme::Bearer);
+        bearer.description =
+            Some("An API token: `spt_...`. Each operation names the scope it needs.".to_owned());
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let mut device = Http::new(HttpAuthScheme::Basic);
+        device.description =
+            Some("A device's serial and its own token, on the routes that devices call.".to_owned());
+        components.add_security_scheme("device", SecurityScheme::Http(device));
+    }
+}
+
+/// Every operation may answer with a problem: said once, here.
+pub(super) fn with_problems(mut document: openapi::OpenApi) -> openapi::OpenApi {
+    for item in document.paths.paths.values_mut() {
+        let operations: [&mut Option<Operation>; 5] = [
+            &mut item.get,
+            &mut item.post,
+            &mut item.put,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        for operation in operations.into_iter().flatten() {
+            let problem = Ref::from_schema_name("Problem");
+            let content = ContentBuilder::new().schema(Some(problem)).build();
+            let response = ResponseBuilder::new()
+                .description("An error, told by `code`, `detail` and `errors`")
+                .content("application/problem+json", content)
+                .build();
+            operation
+                .responses
+                .responses
+                .entry("default".to_owned())
+                .or_insert(response.into());
+        }
+    }
+    document
+}
+
+/// Serves the document, rendered once.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>(
+    document: &openapi::OpenApi,
+) -> Result<Router<S>, serde_json::Error> {
+    let rendered = Bytes::from(document.to_json()?);
+    let answer = move || {
+        let rendered = rendered.clone();
+        async move { ([(header::CONTENT_TYPE, "application/json")], rendered).into_response() }
+    };
+    Ok(Router::new()
+        .route("/openapi.json", get(answer.clone()))
+        .route(&format!("{BASE}/openapi.json"), get(answer)))
+}

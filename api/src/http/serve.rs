@@ -1,0 +1,90 @@
+//! Serving a listener: each connection in a task of its own, bounded in number and in patience.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Router, extract::ConnectInfo};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+use crate::{config::Http, lifecycle::Tasks};
+
+/// How long to wait when the system has no more sockets to give.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves `router` to the connections of `listener` until `stop`, then lets requests in hand finish.
+///
+/// HTTP/1.1 alone: a proxy in front speaks what browsers speak, and hyper bounds how long a client may take over
+/// its headers for this version only.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Http,
+    tasks: Tasks,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(limits.max_connections));
+    loop {
+        let Some(Ok(place)) = stop
+            .run_until_cancelled(Arc::clone(&places).acquire_owned())
+            .await
+        else {
+            return;
+        };
+        let accepted = match stop.run_until_cancelled(listener.accept()).await {
+            Some(accepted) => accepted,
+            None => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let connection =
+                    connection(stream, peer, router.clone(), limits.header_timeout, stop.clone());
+                tasks.short("http connection", async move {
+                    connection.await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, most likely: others must close theirs first.
+                tracing::warn!(%error, "an HTTP connection can't be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    header_timeout: Duration,
+    stop: CancellationToken,
+) {
+    // A failure costs some latency at worst.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        router.clone().oneshot(request.map(axum::body::Body::new))
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "an HTTP connection broke");
+    }
+}
