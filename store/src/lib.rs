@@ -4,10 +4,14 @@
 //! Nothing above this crate sees SQL or an [`sqlx::Error`]. "Not found" is `Ok(None)`; everything else that
 //! can go wrong is an [`Error`].
 
+pub mod credentials;
 mod database;
+pub mod devices;
 pub mod embedded;
 mod error;
+pub mod models;
 pub mod presence;
+pub mod settings;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

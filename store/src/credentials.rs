@@ -1,0 +1,132 @@
+//! Device credentials: one SHA-256 per device, or none.
+
+use chrono::{DateTime, Utc};
+use setpoint_model::{DeviceId, Serial, credential::SecretHash, timeline::Facts};
+
+use crate::{Error, Result, Store, settings::parse};
+
+/// A device's credential.
+#[derive(Debug, Clone)]
+pub struct Credential {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Its serial.
+    pub serial: Serial,
+    /// The hash of its token.
+    pub hash: SecretHash,
+}
+
+fn hash(bytes: &[u8]) -> Result<SecretHash> {
+    let wrong = || Error::Query(sqlx::Error::Decode("a credential's hash is not 32 bytes".into()));
+    SecretHash::from_stored(bytes).ok_or_else(wrong)
+}
+
+impl Store {
+    /// A device's credential; `None` if there is no such device, or it may not sign in.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn credential(&self, serial: &Serial) -> Result<Option<Credential>> {
+        let row = sqlx::query!(
+            "SELECT d.id, c.hash FROM devices d JOIN device_credentials c ON c.device_id = d.id WHERE d.serial = $1",
+            serial.as_str(),
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(|row| {
+            Ok(Credential {
+                device_id: DeviceId(row.id),
+                serial: serial.clone(),
+                hash: hash(&row.hash)?,
+            })
+        })
+        .transpose()
+    }
+
+    /// A page of all credentials by device id: those behind `after` (0 for the first page).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn credentials_page(&self, after: DeviceId, limit: i64) -> Result<Vec<Credential>> {
+        let rows = sqlx::query!(
+            "SELECT d.id, d.serial, c.hash FROM device_credentials c JOIN devices d ON d.id = c.device_id
+             WHERE c.device_id > $1 ORDER BY c.device_id LIMIT $2",
+            after.0,
+            limit,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| {
+                Ok(Credential {
+                    device_id: DeviceId(row.id),
+                    serial: parse(&row.serial)?,
+                    hash: hash(&row.hash)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Gives a device a credential in place of any it had; `None` if there is no such device.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn replace_credential(
+        &self,
+        serial: &Serial,
+        hash: &SecretHash,
+        actor: &str,
+        at: DateTime<Utc>,
+    ) -> Result<Option<DeviceId>> {
+        let facts = Facts::CredentialRotated {
+            actor: actor.to_owned(),
+        };
+        let id = sqlx::query_scalar!(
+            "WITH device AS (SELECT id FROM devices WHERE serial = $1 FOR KEY SHARE),
+             credential AS (
+                 INSERT INTO device_credentials (device_id, hash, created_at) SELECT id, $2, $3 FROM device
+                 ON CONFLICT (device_id) DO UPDATE SET hash = excluded.hash, created_at = excluded.created_at),
+             event AS (
+                 INSERT INTO device_events (device_id, at, kind, data) SELECT id, $3, $4, $5 FROM device)
+             SELECT id FROM device",
+            serial.as_str(),
+            hash.as_bytes().as_slice(),
+            at,
+            facts.kind().as_str(),
+            facts.to_json(),
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(id.map(DeviceId))
+    }
+
+    /// Takes a device's credential away, if it has one; `None` if there is no such device.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn revoke_credential(
+        &self,
+        serial: &Serial,
+        actor: &str,
+        at: DateTime<Utc>,
+    ) -> Result<Option<DeviceId>> {
+        let facts = Facts::CredentialRevoked {
+            actor: actor.to_owned(),
+        };
+        let id = sqlx::query_scalar!(
+            "WITH device AS (SELECT id FROM devices WHERE serial = $1 FOR KEY SHARE),
+             revoked AS (
+                 DELETE FROM device_credentials c USING device WHERE c.device_id = device.id RETURNING c.device_id),
+             event AS (
+                 INSERT INTO device_events (device_id, at, kind, data) SELECT device_id, $2, $3, $4 FROM revoked)
+             SELECT id FROM device",
+            serial.as_str(),
+            at,
+            facts.kind().as_str(),
+            facts.to_json(),
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(id.map(DeviceId))
+    }
+}

@@ -1,0 +1,119 @@
+//! Making a device: the row first, which settles whose the serial is, then all that belongs to it.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use setpoint_model::{
+    DeviceId,
+    credential::SecretHash,
+    device::NewDevice,
+    settings::{Diff, Document, Source, Status},
+    timeline::Facts,
+};
+use sqlx::{Postgres, Transaction, types::Json};
+
+use crate::{Result, Store};
+
+/// A device whose serial is taken but which has no settings yet. Dropping it leaves nothing behind.
+#[derive(Debug)]
+pub struct UnsettledDevice {
+    transaction: Transaction<'static, Postgres>,
+    /// Its id.
+    pub id: DeviceId,
+    /// Where its settings' versions begin: behind those of an earlier device of this serial.
+    pub first_version: i64,
+    at: DateTime<Utc>,
+}
+
+/// A new device's first settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FirstSettings {
+    /// What it is to run.
+    pub document: Document,
+    /// Key to the layer its value came from.
+    pub origins: BTreeMap<String, String>,
+    /// Where each key stands: pending.
+    pub status: Status,
+    /// The whole document, as a change from nothing.
+    pub diff: Diff,
+}
+
+impl Store {
+    /// Begins a device.
+    ///
+    /// # Errors
+    /// [`crate::Error::Conflict`] with `devices_serial_key` when the serial is taken,
+    /// [`crate::Error::Reference`] with `devices_model_fkey` when there is no such model.
+    pub async fn begin_device(&self, device: &NewDevice, at: DateTime<Utc>) -> Result<UnsettledDevice> {
+        let mut transaction = self.pool.begin().await?;
+        let description = &device.description;
+        let id = sqlx::query_scalar!(
+            "INSERT INTO devices (serial, name, model, tags, time_zone, location, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $7) RETURNING id",
+            device.serial.as_str(),
+            description.name,
+            description.model,
+            description.tags.to_json(),
+            description.time_zone.name(),
+            description.location,
+            at,
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        // A statement of its own, begun after the insert: a deletion of the same serial that the insert waited for
+        // is seen here.
+        let retired = sqlx::query_scalar!(
+            "SELECT settings_version FROM retired_serials WHERE serial = $1",
+            device.serial.as_str(),
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let first_version = retired.unwrap_or(0).saturating_add(1);
+        Ok(UnsettledDevice {
+            transaction,
+            id: DeviceId(id),
+            first_version,
+            at,
+        })
+    }
+}
+
+impl UnsettledDevice {
+    /// Adds the first settings, the credential and the entry in the timeline, and makes it all last.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn commit(mut self, settings: &FirstSettings, hash: &SecretHash, actor: &str) -> Result<()> {
+        let created = Facts::Created {
+            actor: actor.to_owned(),
+        };
+        sqlx::query!(
+            "WITH settings AS (
+                 INSERT INTO device_settings
+                     (device_id, version, first_version, document, origins, status, updated_at)
+                 VALUES ($1, $2, $2, $3, $4, $5, $6)),
+             version AS (
+                 INSERT INTO settings_versions (device_id, version, actor, source, at, diff, overrides)
+                 VALUES ($1, $2, $7, $8, $6, $9, '{}')),
+             credential AS (
+                 INSERT INTO device_credentials (device_id, hash, created_at) VALUES ($1, $10, $6))
+             INSERT INTO device_events (device_id, at, kind, data) VALUES ($1, $6, $11, $12)",
+            self.id.0,
+            self.first_version,
+            Json(&settings.document) as Json<&Document>,
+            Json(&settings.origins) as Json<&BTreeMap<String, String>>,
+            Json(&settings.status) as Json<&Status>,
+            self.at,
+            actor,
+            Source::Created.as_str(),
+            Json(&settings.diff) as Json<&Diff>,
+            hash.as_bytes().as_slice(),
+            created.kind().as_str(),
+            created.to_json(),
+        )
+        .execute(&mut *self.transaction)
+        .await?;
+        self.transaction.commit().await?;
+        Ok(())
+    }
+}

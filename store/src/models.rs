@@ -1,0 +1,99 @@
+//! Models: product types with their settings schema and telemetry names.
+
+use chrono::{DateTime, Utc};
+use setpoint_model::settings::Document;
+use sqlx::types::Json;
+
+use crate::{Result, Store};
+
+/// A product type.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// Its name.
+    pub name: String,
+    /// A title for people.
+    pub title: String,
+    /// Setting key to the JSON Schema of its value.
+    pub settings: Document,
+    /// Metric name to its unit and title.
+    pub telemetry: Document,
+    /// The schema's version: rises with each change.
+    pub version: i32,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it last changed.
+    pub updated_at: DateTime<Utc>,
+}
+
+struct Row {
+    name: String,
+    title: String,
+    settings: Json<Document>,
+    telemetry: Json<Document>,
+    version: i32,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl From<Row> for Model {
+    fn from(row: Row) -> Self {
+        Self {
+            name: row.name,
+            title: row.title,
+            settings: row.settings.0,
+            telemetry: row.telemetry.0,
+            version: row.version,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        }
+    }
+}
+
+impl Store {
+    /// A page of models by name: those behind `after`, all if it is empty.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn models(&self, after: &str, limit: i64) -> Result<Vec<Model>> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT name, title, settings AS "settings: Json<Document>", telemetry AS "telemetry: Json<Document>",
+                      version, created_at, updated_at
+               FROM models WHERE name > $1 ORDER BY name LIMIT $2"#,
+            after,
+            limit,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows.into_iter().map(Model::from).collect())
+    }
+
+    /// The model of this name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn model(&self, name: &str) -> Result<Option<Model>> {
+        let row = sqlx::query_as!(
+            Row,
+            r#"SELECT name, title, settings AS "settings: Json<Document>", telemetry AS "telemetry: Json<Document>",
+                      version, created_at, updated_at
+               FROM models WHERE name = $1"#,
+            name,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(Model::from))
+    }
+
+    /// The schema version of the model of this name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn model_version(&self, name: &str) -> Result<Option<i32>> {
+        Ok(
+            sqlx::query_scalar!("SELECT version FROM models WHERE name = $1", name)
+                .fetch_optional(&self.pool)
+                .await?,
+        )
+    }
+}

@@ -1,0 +1,57 @@
+//! Rows as Postgres gives them, and their parsing.
+
+use std::{collections::BTreeMap, str::FromStr};
+
+use setpoint_model::{
+    DeviceId,
+    settings::{Document, Status},
+};
+use sqlx::types::Json;
+
+use super::Settings;
+use crate::{Error, Result};
+
+pub(super) struct SettingsRow {
+    pub(super) id: i64,
+    pub(super) serial: String,
+    pub(super) model: String,
+    pub(super) model_version: i32,
+    pub(super) version: i64,
+    pub(super) first_version: i64,
+    pub(super) overrides: Json<Document>,
+    pub(super) document: Json<Document>,
+    pub(super) origins: Json<BTreeMap<String, String>>,
+    pub(super) status: Json<Status>,
+    pub(super) reported: Option<Json<Document>>,
+    pub(super) reported_version: Option<i64>,
+}
+
+impl TryFrom<SettingsRow> for Settings {
+    type Error = Error;
+
+    fn try_from(row: SettingsRow) -> Result<Self> {
+        Ok(Self {
+            device_id: DeviceId(row.id),
+            serial: parse(&row.serial)?,
+            model: row.model,
+            model_version: row.model_version,
+            version: row.version,
+            first_version: row.first_version,
+            overrides: row.overrides.0,
+            document: row.document.0,
+            origins: row.origins.0,
+            status: row.status.0,
+            reported: row.reported.map(|reported| reported.0),
+            reported_version: row.reported_version,
+        })
+    }
+}
+
+/// Parses a text that only parsed values were ever written to.
+pub(crate) fn parse<T>(text: &str) -> Result<T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static>,
+{
+    text.parse()
+        .map_err(|error: T::Err| Error::Query(sqlx::Error::Decode(Box::new(error))))
+}
