@@ -220,6 +220,18 @@ fn pool(target: &ConnectOptions, options: &PoolOptions) -> PgPool {
         connect = connect.options([("statement_timeout", options.statement_timeout.as_millis())]);
     }
     PgPoolOptions::new()
+        .test_before_acquire(false)
+        .before_acquire(|connection, used| {
+            Box::pin(async move {
+                // A round trip before each query would double its time. One that was used a moment ago is as good
+                // as one that was tested; one that died meanwhile is replaced unnoticed.
+                if used.idle_for > UNTESTED_IDLE {
+                    connection.ping().await.map(|()| true)
+                } else {
+                    Ok(true)
+                }
+            })
+        })
         .max_connections(options.max_connections)
         .min_connections(options.min_connections)
         .acquire_timeout(options.acquire_timeout)
@@ -229,6 +241,9 @@ fn pool(target: &ConnectOptions, options: &PoolOptions) -> PgPool {
 /// Prepared statements kept per connection: more than the crate has queries, so none is ever prepared twice.
 const STATEMENT_CACHE: usize = 512;
 
+/// A connection that was idle for less is handed out untested.
+const UNTESTED_IDLE: Duration = Duration::from_secs(1);
+
 /// The options with our name, which shows in `pg_stat_activity`.
 fn named(target: &ConnectOptions) -> PgConnectOptions {
     target.0.clone().application_name("setpoint")
@@ -236,15 +251,17 @@ fn named(target: &ConnectOptions) -> PgConnectOptions {
 
 /// One connection, tried again while the server is starting or not yet listening.
 pub(crate) async fn connect(target: &ConnectOptions, within: Duration) -> Result<PgConnection, OpenError> {
-    let deadline = Instant::now() + within;
+    let began = Instant::now();
+    let deadline = began + within;
     let options = named(target);
-    let mut pause = Duration::from_millis(5);
     loop {
         let error = match timeout_at(deadline, options.connect()).await {
             Ok(Ok(connection)) => return Ok(connection),
             Ok(Err(error)) => Error::from(error),
             Err(_) => Error::Unavailable(sqlx::Error::PoolTimedOut),
         };
+        // A pause in proportion to the wait so far costs a start little, and a long wait few attempts.
+        let pause = (began.elapsed() / 8).clamp(Duration::from_millis(2), Duration::from_millis(500));
         if !error.is_unavailable() || Instant::now() + pause >= deadline {
             return Err(OpenError::Connect {
                 target: target.to_string(),
@@ -252,7 +269,6 @@ pub(crate) async fn connect(target: &ConnectOptions, within: Duration) -> Result
             });
         }
         sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(200));
     }
 }
 

@@ -25,7 +25,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 use sqlx::{Connection as _, postgres::PgConnectOptions};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::{
     account::Account, binaries::Search, cluster::Home, error::Describe, process::Launch,
@@ -139,11 +139,20 @@ pub async fn start(config: EmbeddedConfig) -> Result<Embedded, Error> {
     tokio::select! {
         reason = embedded.supervisor.ended() => return Err(Error::Ended { reason }),
         ready = embedded.ensure_database() => ready.map_err(Error::Unreachable)?,
+        never = report_slow_start(began) => match never {},
     }
     embedded.supervisor.mark_ready();
     let version = embedded.version;
     tracing::info!(%version, elapsed = ?began.elapsed(), "embedded Postgres started");
     Ok(embedded)
+}
+
+/// Says every ten seconds that we still wait. Never ends.
+async fn report_slow_start(began: Instant) -> std::convert::Infallible {
+    loop {
+        sleep(Duration::from_secs(10)).await;
+        tracing::info!(elapsed = ?began.elapsed(), "waiting for Postgres: after a crash it replays its log first");
+    }
 }
 
 /// Everything before the start: directories, lock, programs, cluster. Blocks.

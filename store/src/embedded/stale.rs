@@ -58,7 +58,7 @@ pub(super) fn clear(data: &Path, socket: &Path) -> Result<(), Error> {
             }
             told = Some(signal);
         }
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(Duration::from_millis(5));
     }
     for file in [
         data.join("postmaster.pid"),

@@ -162,7 +162,9 @@ fn run_once(shared: &Shared, launch: &Launch) -> io::Result<String> {
     let pid = Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
     let log_ended = follow_log(shared, &mut child);
     #[cfg(not(target_os = "linux"))]
-    super::guard::spawn(std::process::id(), &launch.data, "INT", None)?;
+    if let Err(error) = super::guard::spawn(std::process::id(), &launch.data, "INT", None) {
+        tracing::warn!(%error, "nothing will end Postgres if this server is killed");
+    }
     {
         let mut state = shared.state();
         state.pid = Some(pid);

@@ -1,8 +1,9 @@
 use std::{
     fs,
     io::Read,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -16,19 +17,46 @@ use tokio::time::{sleep, timeout};
 use super::{account::Account, *};
 use crate::{PoolOptions, Store};
 
-/// A data directory that Postgres's user can reach.
+/// An empty data directory that Postgres's user can reach.
 fn data_dir() -> TempDir {
+    use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::Builder::new()
         .prefix("setpoint-embedded-")
         .tempdir_in("/tmp")
         .unwrap();
-    passable(dir.path());
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     dir
 }
 
-fn passable(dir: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).unwrap();
+/// A data directory with a new cluster, copied from one that is made once.
+fn data_dir_with_cluster() -> TempDir {
+    static MADE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let dir = data_dir().keep();
+        // Goes when this process has ended.
+        guard::spawn(std::process::id(), &dir, "QUIT", Some(&dir)).unwrap();
+        let home = Home::create(&dir).unwrap();
+        let account = Account::choose(&home.data).unwrap();
+        let binaries = binaries::find(
+            None,
+            Fetch::Never,
+            &Search::system(),
+            &home.binaries,
+            &home.data,
+            None,
+        )
+        .unwrap();
+        cluster::initdb(&home.data, &binaries, account.as_ref(), "C", &["--no-sync"]).unwrap();
+        home.home
+    });
+    let dir = data_dir();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(&*MADE)
+        .arg(dir.path())
+        .status()
+        .unwrap();
+    assert!(copied.success());
+    dir
 }
 
 fn config(dir: &Path) -> EmbeddedConfig {
@@ -109,7 +137,7 @@ async fn data_survive_a_stop_and_a_start() {
 
 #[tokio::test]
 async fn a_second_server_on_the_same_data_is_told_who_has_them() {
-    let dir = data_dir();
+    let dir = data_dir_with_cluster();
     let embedded = start(config(dir.path())).await.unwrap();
     let error = start(config(dir.path())).await.unwrap_err();
     let home = fs::canonicalize(dir.path()).unwrap().join("postgres");
@@ -126,7 +154,7 @@ async fn a_second_server_on_the_same_data_is_told_who_has_them() {
 
 #[tokio::test]
 async fn postgres_is_started_again_after_a_kill_and_the_pool_finds_it() {
-    let dir = data_dir();
+    let dir = data_dir_with_cluster();
     let embedded = start(config(dir.path())).await.unwrap();
     let store = open(&embedded).await;
     write(&store, 7).await;
@@ -150,7 +178,7 @@ async fn postgres_is_started_again_after_a_kill_and_the_pool_finds_it() {
 
 #[tokio::test]
 async fn a_stop_during_the_pause_before_a_restart_ends_at_once() {
-    let dir = data_dir();
+    let dir = data_dir_with_cluster();
     let embedded = start(config(dir.path())).await.unwrap();
     let mut pid = embedded.pid();
     kill(Pid::from_raw(pid.unwrap()), Signal::SIGKILL).unwrap();
@@ -209,7 +237,7 @@ async fn what_is_no_cluster_is_left_alone() {
 
 #[tokio::test]
 async fn a_bad_setting_is_named_in_the_error() {
-    let dir = data_dir();
+    let dir = data_dir_with_cluster();
     let config = EmbeddedConfig {
         shared_buffers: "lots".to_owned(),
         ..config(dir.path())
@@ -223,7 +251,7 @@ async fn a_bad_setting_is_named_in_the_error() {
 
 #[tokio::test]
 async fn lock_files_that_name_a_living_stranger_do_not_stop_the_start() {
-    let dir = data_dir();
+    let dir = data_dir_with_cluster();
     let embedded = start(config(dir.path())).await.unwrap();
     embedded.stop().await;
     // As after a crash, when the old process id belongs to another process by now.
@@ -312,7 +340,7 @@ fn server_process(dir: &Path) -> (Child, i32) {
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn kill_9_of_the_server_takes_postgres_along_and_the_next_start_just_works() {
-    let dir = data_dir();
+    let dir = data_dir_with_cluster();
     let (mut server, postmaster) = server_process(dir.path());
     server.kill().unwrap();
     server.wait().unwrap();
@@ -328,7 +356,7 @@ async fn kill_9_of_the_server_takes_postgres_along_and_the_next_start_just_works
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn kill_9_of_server_and_postgres_together_loses_nothing() {
-    let dir = data_dir();
+    let dir = data_dir_with_cluster();
     let (mut server, postmaster) = server_process(dir.path());
     kill(Pid::from_raw(postmaster), Signal::SIGKILL).unwrap();
     server.kill().unwrap();

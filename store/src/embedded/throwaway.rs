@@ -1,11 +1,13 @@
 //! A cluster for one test run: fast rather than safe, shared by the run's processes, gone when the run is.
 
 use std::{
-    fs::{self, File},
-    os::unix::net::UnixStream,
+    fs::{self, File, OpenOptions},
+    os::unix::{fs::OpenOptionsExt, net::UnixStream},
     path::{Path, PathBuf},
     process::Stdio,
 };
+
+use nix::unistd::Uid;
 
 use super::{
     Error, Fetch,
@@ -23,7 +25,13 @@ use crate::database::ConnectOptions;
 /// to its database `postgres`. It ends, and the directory goes, after the process `runner` has ended. Blocks.
 pub(crate) fn start(dir: &Path, runner: u32) -> Result<ConnectOptions, Error> {
     let lock_path = PathBuf::from(format!("{}.lock", dir.display()));
-    let lock = File::create(&lock_path).describe("cannot create", &lock_path)?;
+    // The name can be guessed and the directory is everybody's, so follow no link.
+    let mut open = OpenOptions::new();
+    open.write(true)
+        .create(true)
+        .truncate(false)
+        .custom_flags(nix::libc::O_NOFOLLOW);
+    let lock = open.open(&lock_path).describe("cannot create", &lock_path)?;
     // Freed when `lock` is dropped: the run's other processes wait here until the cluster is up.
     lock.lock().describe("cannot lock", &lock_path)?;
     if UnixStream::connect(dir.join(SOCKET_NAME)).is_err() {
@@ -36,7 +44,10 @@ fn start_new(dir: &Path, runner: u32) -> Result<(), Error> {
     let account = Account::choose(dir)?;
     cluster::shared_parent_directory(dir, account.as_ref())?;
     let data = dir.join("data");
-    let cache = std::env::temp_dir().join("setpoint-test-binaries");
+    // First of all, so that nothing stays even if the run is killed right now. A Postgres whose directory the
+    // guard has removed ends by itself.
+    guard::spawn(runner, &data, "QUIT", Some(dir)).describe("cannot run", "/bin/sh")?;
+    let cache = PathBuf::from(format!("/tmp/setpoint-test-{}-binaries", Uid::effective()));
     let binaries = binaries::find(None, Fetch::IfMissing, &Search::system(), &cache, &data, None)?;
     cluster::initdb(&data, &binaries, account.as_ref(), "C", &["--no-sync"])?;
     let settings = [
@@ -75,7 +86,6 @@ fn start_new(dir: &Path, runner: u32) -> Result<(), Error> {
         .stdin(Stdio::null())
         .spawn()
         .describe("cannot run", "postgres")?;
-    guard::spawn(runner, &data, "QUIT", Some(dir)).describe("cannot run", "/bin/sh")?;
     // Listening is enough: a connection that comes before the start is complete is tried again.
     loop {
         if UnixStream::connect(dir.join(SOCKET_NAME)).is_ok() {
