@@ -296,3 +296,7 @@ fn supported(number: i32, name: &str) -> Result<(), OpenError> {
         })
     }
 }
+
+#[cfg(test)]
+#[path = "database_tests.rs"]
+mod tests;
