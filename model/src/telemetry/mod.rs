@@ -7,7 +7,7 @@ mod value;
 mod visit;
 
 pub use parse::parse;
-pub use payload::{Limits, Malformed, Parsed, Problem, Sample, Stamp, Window};
+pub use payload::{Limits, Malformed, Parsed, Problem, Problems, Sample, Stamp, Window};
 pub use query::{Aggregate, Bucket, InvalidAggregate, InvalidBucket, InvalidMetrics, MetricList};
 pub use value::{Value, is_metric_name};
 

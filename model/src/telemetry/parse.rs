@@ -14,9 +14,6 @@ use super::{
     visit::{Key, KeySeed, PayloadVisitor, Scalar, ScalarSeed},
 };
 
-/// How many problems of one payload are told one by one; the rest are counted.
-const MAX_PROBLEMS: usize = 100;
-
 /// How much of a wrong key is repeated in a message, in characters.
 const MAX_SHOWN_KEY: usize = 64;
 
@@ -73,10 +70,6 @@ impl<'a, 'p> Reader<'a, 'p> {
         key: Option<&str>,
         message: impl Into<Cow<'static, str>>,
     ) {
-        if self.parsed.problems.len() == MAX_PROBLEMS {
-            self.parsed.more_problems += 1;
-            return;
-        }
         let key = key.map(|key| key.chars().take(MAX_SHOWN_KEY).collect());
         self.parsed.problems.push(Problem {
             item,

@@ -99,21 +99,52 @@ pub struct Parsed<'a> {
     pub untimed: u32,
     /// Objects whose `at` was too far in the future.
     pub skewed: usize,
-    /// What can't be stored and why; at most 100.
-    pub problems: Vec<Problem>,
-    /// Problems beyond those in the list.
-    pub more_problems: usize,
+    /// What can't be stored, and why.
+    pub problems: Problems,
 }
 
-impl Parsed<'_> {
-    /// One sentence on all problems, or `None` when there are none.
-    pub fn complaint(&self) -> Option<String> {
-        let first = self.problems.first()?;
-        let others = self.problems.len() - 1 + self.more_problems;
-        Some(match others {
+/// All problems of one payload.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Problems {
+    listed: Vec<Problem>,
+    more: usize,
+}
+
+/// How many problems of one payload are told one by one; the rest are counted.
+const MAX_LISTED: usize = 100;
+
+impl Problems {
+    /// Adds a problem, to the list or to the count of the others.
+    pub fn push(&mut self, problem: Problem) {
+        if self.listed.len() < MAX_LISTED {
+            self.listed.push(problem);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// The first hundred.
+    pub fn listed(&self) -> &[Problem] {
+        &self.listed
+    }
+
+    /// How many there are in all.
+    pub fn count(&self) -> usize {
+        self.listed.len() + self.more
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    /// One sentence on all of them, or `None` when there are none.
+    pub fn sentence(&self) -> Option<String> {
+        let first = self.listed.first()?;
+        Some(match self.count() - 1 {
             0 => first.to_string(),
             1 => format!("{first}; and 1 more problem"),
-            _ => format!("{first}; and {others} more problems"),
+            others => format!("{first}; and {others} more problems"),
         })
     }
 }

@@ -28,7 +28,7 @@ fn told(payload: &str) -> (Vec<String>, Vec<String>) {
     });
     (
         samples.collect(),
-        parsed.problems.iter().map(ToString::to_string).collect(),
+        parsed.problems.listed().iter().map(ToString::to_string).collect(),
     )
 }
 
@@ -87,7 +87,7 @@ fn a_clock_ahead_of_time_is_flagged_and_its_samples_stored_at_arrival() {
         Stamp::Device(arrival() + TimeDelta::minutes(5))
     );
     assert_eq!(parsed.samples[1].at, Stamp::Arrival(0));
-    assert_eq!(parsed.problems, []);
+    assert!(parsed.problems.is_empty());
 }
 
 #[test]
@@ -205,14 +205,17 @@ fn the_number_of_metrics_and_items_is_bounded() {
 fn only_so_many_problems_are_told_one_by_one() {
     let parsed = parse(b"[1,2]", &Limits::default(), window()).unwrap();
     assert_eq!(
-        parsed.complaint().as_deref(),
+        parsed.problems.sentence().as_deref(),
         Some("item 0: must be an object of metrics; and 1 more problem")
     );
     let payload = format!("[{}]", vec!["1"; 1_000].join(","));
     let parsed = read(&payload).unwrap();
-    assert_eq!((parsed.problems.len(), parsed.more_problems), (100, 900));
     assert_eq!(
-        parsed.complaint().as_deref(),
+        (parsed.problems.listed().len(), parsed.problems.count()),
+        (100, 1_000)
+    );
+    assert_eq!(
+        parsed.problems.sentence().as_deref(),
         Some("item 0: must be an object of metrics; and 999 more problems")
     );
 }
@@ -322,7 +325,7 @@ proptest! {
         let limits = Limits { items: 3, metrics: 2, text: 4 };
         if let Ok(parsed) = parse(text.as_bytes(), &limits, window()) {
             prop_assert!(parsed.samples.len() <= 6);
-            prop_assert!(parsed.problems.len() <= MAX_PROBLEMS_TOLD);
+            prop_assert!(parsed.problems.listed().len() <= MAX_PROBLEMS_TOLD);
             for sample in &parsed.samples {
                 prop_assert!(is_metric_name(&sample.metric));
             }
@@ -336,7 +339,7 @@ proptest! {
     ) {
         let payload = serde_json::to_vec(&items).unwrap();
         let parsed = parse(&payload, &Limits::default(), window()).unwrap();
-        prop_assert_eq!(&parsed.problems, &vec![]);
+        prop_assert!(parsed.problems.is_empty());
         let expected: Vec<_> = items
             .iter()
             .enumerate()
@@ -364,7 +367,7 @@ proptest! {
         let careful = format!("{}{joint}{{\"x\":1e999}}]", plain.strip_suffix(']').unwrap());
         let second = read(&careful).unwrap();
         prop_assert_eq!(&second.samples, &first.samples);
-        prop_assert_eq!(second.problems.len(), first.problems.len() + 1);
+        prop_assert_eq!(second.problems.count(), first.problems.count() + 1);
     }
 }
 
