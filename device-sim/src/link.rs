@@ -1,6 +1,6 @@
 //! One MQTT connection of a device through rumqttc, 3.1.1 and 5.0 alike.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream, stream::BoxStream};
@@ -85,6 +85,8 @@ impl Link {
         let (client, mut events) = rumqttc::AsyncClient::new(mqtt, REQUESTS);
         events.network_options.set_connection_timeout(CONNECT_TIMEOUT);
         events.network_options.set_tcp_nodelay(true);
+        // rumqttc sets room for a hundred events aside: a quarter of all that a device holds.
+        events.state.events = VecDeque::new();
         // The future of a poll outlives a `select!` inside the stream, so nothing half done is dropped.
         let heard = stream::unfold(Box::new(events), |mut events| async move {
             let heard = match events.poll().await {
@@ -116,7 +118,8 @@ impl Link {
             .set_max_packet_size(u32::try_from(MAX_PACKET).ok())
             .set_connection_timeout(CONNECT_TIMEOUT)
             .set_outgoing_inflight_upper_limit(IN_FLIGHT);
-        let (client, events) = v5::AsyncClient::new(mqtt, REQUESTS);
+        let (client, mut events) = v5::AsyncClient::new(mqtt, REQUESTS);
+        events.state.events = VecDeque::new();
         let heard = stream::unfold(Box::new(events), |mut events| async move {
             let heard = match events.poll().await {
                 Ok(event) => heard_v5(event),

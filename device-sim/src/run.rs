@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// How long devices may take to say DISCONNECT; we promise to end within three seconds.
-const FAREWELL: Duration = Duration::from_millis(2500);
+const FAREWELL: Duration = Duration::from_millis(2200);
 /// Registrations under way at once before a bench.
 const REGISTRATIONS: usize = 16;
 
@@ -367,7 +367,9 @@ fn registrar(server: &Server) -> Result<Registrar, Failure> {
         let path = path.display();
         Failure::Usage(match given {
             Some(_) => format!("cannot read --admin-token-file {path}: {error}"),
-            None => format!("no credential: give --token or --admin-token-file ({path}: {error})"),
+            None => format!(
+                "no credential: give --token or --admin-token-file, since {path} can't be read: {error}"
+            ),
         })
     })?;
     Ok(Registrar::new(

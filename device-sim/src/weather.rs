@@ -20,8 +20,8 @@ const WARMEST_HOUR: f64 = 15.0;
 pub struct Reading {
     /// Degrees Celsius, to a tenth.
     pub temperature: f64,
-    /// Relative humidity in per cent, whole.
-    pub humidity: f64,
+    /// Relative humidity in whole per cent.
+    pub humidity: u8,
 }
 
 /// The climate around one device. Two devices differ; one device is alike on every run.
@@ -57,9 +57,15 @@ impl Weather {
         let temperature = (self.mean + daily + self.drift).clamp(COLDEST, WARMEST);
         // Warm air at the same water content is drier.
         let humidity = (45.0 - 2.5 * (temperature - 20.5) + 2.0 * (self.noise.f64() - 0.5)).clamp(15.0, 90.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "clamped to 15..=90"
+        )]
+        let humidity = humidity.round() as u8;
         Reading {
             temperature: (temperature * 10.0).round() / 10.0,
-            humidity: humidity.round(),
+            humidity,
         }
     }
 }
@@ -83,7 +89,7 @@ mod tests {
         for serial in 0..200 {
             for reading in day(&format!("HOME-{serial}")) {
                 assert!((COLDEST..=WARMEST).contains(&reading.temperature), "{reading:?}");
-                assert!((15.0..=90.0).contains(&reading.humidity), "{reading:?}");
+                assert!((15..=90).contains(&reading.humidity), "{reading:?}");
             }
         }
     }
@@ -96,7 +102,7 @@ mod tests {
             slice.iter().map(of).sum::<f64>() / slice.len() as f64
         };
         assert!(mean(14..16, |r| r.temperature) > mean(2..4, |r| r.temperature) + 1.0);
-        assert!(mean(14..16, |r| r.humidity) < mean(2..4, |r| r.humidity) - 1.0);
+        assert!(mean(14..16, |r| f64::from(r.humidity)) < mean(2..4, |r| f64::from(r.humidity)) - 1.0);
     }
 
     #[test]

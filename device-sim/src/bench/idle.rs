@@ -48,7 +48,8 @@ impl Bench for Idle {
         let shared = Arc::new(target.clone());
         let mut devices = JoinSet::new();
         let began = Instant::now();
-        for login in target.logins.iter().cloned() {
+        for login in &target.logins {
+            let login = login.clone();
             let (slots, connected) = (Arc::clone(&slots), Arc::clone(&connected));
             let (target, connects, lost, end) = (
                 Arc::clone(&shared),

@@ -142,7 +142,8 @@ impl Bench for SettingsBench {
         let ready = Arc::new(Semaphore::new(0));
         let slots = Arc::new(Semaphore::new(CONNECTS));
         let mut devices = JoinSet::new();
-        for login in target.logins.iter().cloned() {
+        for login in &target.logins {
+            let login = login.clone();
             let (target, ledger) = (Arc::clone(&shared), Arc::clone(&ledger));
             let (ready, slots, acknowledges) = (Arc::clone(&ready), Arc::clone(&slots), !self.no_ack);
             devices.spawn(async move {

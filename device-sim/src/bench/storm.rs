@@ -88,7 +88,8 @@ impl Bench for Storm {
         );
         let mut devices = JoinSet::new();
         let clean = !self.persistent;
-        for login in target.logins.iter().cloned() {
+        for login in &target.logins {
+            let login = login.clone();
             let (target, counters) = (Arc::clone(&shared), Arc::clone(&counters));
             let (slots, dials) = (Arc::clone(&slots), Arc::clone(&dials));
             let (ready, cut, settled) = (Arc::clone(&ready), Arc::clone(&cut), Arc::clone(&settled));
