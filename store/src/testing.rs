@@ -35,13 +35,16 @@ use crate::{
 /// How long to wait for the server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long a test waits at its end for its database to be dropped.
+const DROP_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// Key of the advisory lock under which the template is made.
 const TEMPLATE_LOCK: i64 = 0x5e79_0147;
 
 /// Databases that a killed test left behind are dropped at this age, in seconds.
 const LEFTOVER_AGE: i64 = 600;
 
-/// One test's database. It is dropped some time after this value is.
+/// One test's database. It goes when this value is dropped, whoever is still connected.
 #[derive(Debug)]
 pub struct TestDatabase {
     pool: PgPool,
@@ -98,9 +101,17 @@ impl TestDatabase {
 }
 
 impl Drop for TestDatabase {
+    /// Takes about 10 ms. A test process that ends right after would otherwise leave its database to be kept in
+    /// memory and written out for the rest of the run.
     fn drop(&mut self) {
-        // The thread ends with the process; what it did not get to goes with the cluster, or as a leftover.
-        let _ = DROPPER.send((self.server.clone(), self.name.clone()));
+        let (done, dropped) = mpsc::sync_channel(1);
+        if DROPPER
+            .send((self.server.clone(), self.name.clone(), done))
+            .is_ok()
+        {
+            // Whatever stands in its way: the database goes with the cluster, or later as a leftover.
+            let _ = dropped.recv_timeout(DROP_TIMEOUT);
+        }
     }
 }
 
@@ -260,22 +271,27 @@ fn directory(runner: u32) -> PathBuf {
     PathBuf::from(format!("/tmp/setpoint-test-{}-{runner}", Uid::effective()))
 }
 
-/// Drops databases one after the other, so that no test waits for it.
-static DROPPER: LazyLock<mpsc::Sender<(ConnectOptions, String)>> = LazyLock::new(|| {
-    let (sender, receiver) = mpsc::channel::<(ConnectOptions, String)>();
+/// A database to drop, and whom to tell.
+type Request = (ConnectOptions, String, mpsc::SyncSender<()>);
+
+/// Drops databases on a thread and runtime of its own: the test's runtime may be ending.
+static DROPPER: LazyLock<mpsc::Sender<Request>> = LazyLock::new(|| {
+    let (sender, receiver) = mpsc::channel::<Request>();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .expect("a runtime");
-        for (server, name) in receiver {
+        for (server, name, done) in receiver {
             runtime.block_on(async {
                 // A server that is gone has taken the database with it.
-                if let Ok(mut connection) = database::connect(&server, Duration::from_secs(1)).await {
+                if let Ok(mut connection) = database::connect(&server, DROP_TIMEOUT).await {
                     let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
                     let _ = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
                 }
             });
+            // It may have stopped waiting.
+            let _ = done.try_send(());
         }
     });
     sender

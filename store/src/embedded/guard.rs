@@ -43,6 +43,5 @@ pub(crate) fn spawn(watched: u32, data: &Path, signal: &str, remove: Option<&Pat
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null());
-    #[expect(clippy::zombie_processes, reason = "it outlives us: that is its purpose")]
     guard.process_group(0).spawn().map(drop)
 }

@@ -10,6 +10,7 @@ mod download;
 mod error;
 #[cfg(any(test, feature = "testing", not(target_os = "linux")))]
 mod guard;
+mod inspect;
 mod log;
 mod process;
 mod stale;
@@ -31,7 +32,11 @@ use self::{
     account::Account, binaries::Search, cluster::Home, error::Describe, process::Launch,
     supervisor::Supervisor,
 };
-pub use self::{binaries::Version, error::Error};
+pub use self::{
+    binaries::Version,
+    error::Error,
+    inspect::{programs, running},
+};
 use crate::database::{self, ConnectOptions, OpenError};
 
 /// The database that Setpoint keeps everything in.

@@ -1,6 +1,6 @@
 use std::{
     fs,
-    io::Read,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::LazyLock,
@@ -300,12 +300,11 @@ fn a_closed_directory_above_the_data_is_named_with_the_cure() {
     assert_eq!(error.lines().count(), 1);
 }
 
-/// The environment variable that turns the test below into the server that is to be killed.
+/// The environment variable that has a test below play the server that is to be killed, on that directory.
 const SERVE: &str = "SETPOINT_TEST_SERVE";
 
-/// Not a test of its own: with [`SERVE`] set it is the process that the next one kills.
-#[tokio::test]
-async fn serve_until_killed() {
+/// Plays that server, and never returns, when told to.
+async fn serve_if_told() {
     let Some(dir) = std::env::var_os(SERVE) else {
         return;
     };
@@ -316,32 +315,31 @@ async fn serve_until_killed() {
 }
 
 /// Starts this program again as a server on that directory; returns it and its postmaster.
-fn server_process(dir: &Path) -> (Child, i32) {
+fn server_process(test: &str, dir: &Path) -> (Child, i32) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "embedded::tests::serve_until_killed", "--nocapture"])
+        .args(["--exact", &format!("embedded::tests::{test}"), "--nocapture"])
         .env(SERVE, dir)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut text = String::new();
-    let mut stdout = child.stdout.take().unwrap();
-    let mut byte = [0];
-    while !(text.contains("\nready ") && text.ends_with('\n') && !text.ends_with("\n\n")) {
-        assert_eq!(stdout.read(&mut byte).unwrap(), 1, "the server ended: {text}");
-        text.push(char::from(byte[0]));
-        if text.contains("\nready ") && byte[0] == b'\n' {
-            break;
-        }
-    }
-    let pid = text.rsplit_once("ready ").unwrap().1.trim().parse().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    let pid = lines
+        .find_map(|line| line.strip_prefix("ready ")?.parse().ok())
+        .expect("the server is ready");
     (child, pid)
 }
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn kill_9_of_the_server_takes_postgres_along_and_the_next_start_just_works() {
+    serve_if_told().await;
     let dir = data_dir_with_cluster();
-    let (mut server, postmaster) = server_process(dir.path());
+    let (mut server, postmaster) = server_process(
+        "kill_9_of_the_server_takes_postgres_along_and_the_next_start_just_works",
+        dir.path(),
+    );
     server.kill().unwrap();
     server.wait().unwrap();
     // At once, while the old Postgres is still shutting down.
@@ -356,8 +354,10 @@ async fn kill_9_of_the_server_takes_postgres_along_and_the_next_start_just_works
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn kill_9_of_server_and_postgres_together_loses_nothing() {
+    serve_if_told().await;
     let dir = data_dir_with_cluster();
-    let (mut server, postmaster) = server_process(dir.path());
+    let (mut server, postmaster) =
+        server_process("kill_9_of_server_and_postgres_together_loses_nothing", dir.path());
     kill(Pid::from_raw(postmaster), Signal::SIGKILL).unwrap();
     server.kill().unwrap();
     server.wait().unwrap();

@@ -78,10 +78,7 @@ fn start_new(dir: &Path, runner: u32) -> Result<(), Error> {
     };
     let mut command = launch.command();
     command.stderr(log);
-    #[expect(
-        clippy::zombie_processes,
-        reason = "it outlives this process: others of the same run use it"
-    )]
+    // It outlives this process: others of the same run use it.
     let mut postgres = command
         .stdin(Stdio::null())
         .spawn()
