@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::future::join_all;
-use setpoint_model::{Clock, SystemClock, telemetry::Value};
+use setpoint_model::{Clock, DeviceId, SystemClock, telemetry::Value};
 use setpoint_store::{
     PoolOptions, Store,
     telemetry::{APPEND_TARGET, Rows},
@@ -154,7 +154,7 @@ fn batch(midnight: DateTime<Utc>, first: usize, count: usize) -> Rows {
     let mut rows = Rows::with_capacity(count);
     for number in first..first + count {
         let (device, metric, at, value) = sample(midnight, number);
-        rows.push(device, metric, at, &Value::Number(value));
+        rows.push(DeviceId(device), metric, at, &Value::Number(value));
     }
     rows
 }

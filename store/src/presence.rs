@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use setpoint_model::{
-    Serial,
+    DeviceId, Serial,
     presence::{DisconnectReason, Presence},
     timeline::Kind,
 };
@@ -25,7 +25,7 @@ pub struct PresenceChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredPresence {
     /// The device's id, by which the pages are ordered.
-    pub device_id: i64,
+    pub device_id: DeviceId,
     /// The device.
     pub serial: Serial,
     /// Its presence.
@@ -156,13 +156,13 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn presence_page(&self, after: i64, limit: i64) -> Result<Vec<StoredPresence>> {
+    pub async fn presence_page(&self, after: DeviceId, limit: i64) -> Result<Vec<StoredPresence>> {
         let rows = sqlx::query!(
             r#"SELECT d.id, d.serial, p.online, p.session AS "session!", p.since AS "since!", p.disconnect_reason
                FROM device_presence p JOIN devices d ON d.id = p.device_id
                WHERE p.device_id > $1 AND p.session IS NOT NULL AND p.since IS NOT NULL
                ORDER BY p.device_id LIMIT $2"#,
-            after,
+            after.0,
             limit,
         )
         .fetch_all(&self.pool)
@@ -177,7 +177,7 @@ impl Store {
             };
             // Every stored serial was parsed once.
             Some(StoredPresence {
-                device_id: row.id,
+                device_id: DeviceId(row.id),
                 serial: row.serial.parse().ok()?,
                 presence,
             })

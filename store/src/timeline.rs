@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use setpoint_model::timeline::{Entry, Kind};
+use setpoint_model::{
+    DeviceId,
+    timeline::{Entry, Kind},
+};
 
 use crate::{Result, Store};
 
@@ -53,7 +56,7 @@ impl Store {
     /// When the database fails.
     pub async fn timeline(
         &self,
-        device_id: i64,
+        device_id: DeviceId,
         kinds: &[Kind],
         before: Option<i64>,
         limit: i64,
@@ -65,7 +68,7 @@ impl Store {
              WHERE device_id = $1 AND ($2::bigint IS NULL OR id < $2)
                AND (cardinality($3::text[]) = 0 OR kind = ANY($3))
              ORDER BY id DESC LIMIT $4",
-            device_id,
+            device_id.0,
             before,
             &kinds as &[&str],
             limit,

@@ -1,6 +1,6 @@
 //! Who sends what: devices by serial, metrics by name, and which device has which metric.
 
-use setpoint_model::Serial;
+use setpoint_model::{DeviceId, Serial};
 
 use crate::{Result, Store};
 
@@ -8,7 +8,7 @@ use crate::{Result, Store};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TelemetryDevice {
     /// Its id.
-    pub id: i64,
+    pub id: DeviceId,
     /// The ids of the metrics that it has sent so far.
     pub metrics: Vec<i32>,
 }
@@ -19,15 +19,17 @@ impl Store {
     /// # Errors
     /// When the database fails.
     pub async fn telemetry_device(&self, serial: &Serial) -> Result<Option<TelemetryDevice>> {
-        let device = sqlx::query_as!(
-            TelemetryDevice,
+        let device = sqlx::query!(
             r#"SELECT d.id, ARRAY(SELECT metric_id FROM device_metrics WHERE device_id = d.id) AS "metrics!"
                FROM devices d WHERE d.serial = $1"#,
             serial.as_str(),
         )
         .fetch_optional(&self.pool)
         .await?;
-        Ok(device)
+        Ok(device.map(|row| TelemetryDevice {
+            id: DeviceId(row.id),
+            metrics: row.metrics,
+        }))
     }
 
     /// The ids of metric names, in no particular order; names not yet known are added.
@@ -75,10 +77,10 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::Error::Reference`] when the device is gone.
-    pub async fn add_device_metrics(&self, device_id: i64, metric_ids: &[i32]) -> Result<()> {
+    pub async fn add_device_metrics(&self, device_id: DeviceId, metric_ids: &[i32]) -> Result<()> {
         sqlx::query!(
             "INSERT INTO device_metrics (device_id, metric_id) SELECT $1, unnest($2::integer[]) ON CONFLICT DO NOTHING",
-            device_id,
+            device_id.0,
             metric_ids,
         )
         .execute(&self.pool)

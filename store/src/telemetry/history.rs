@@ -4,7 +4,10 @@
 //! primary key, partition after partition, that ends as soon as the page is full.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use setpoint_model::telemetry::{Aggregate, Bucket, Value};
+use setpoint_model::{
+    DeviceId,
+    telemetry::{Aggregate, Bucket, Value},
+};
 use sqlx::{FromRow, postgres::types::PgInterval};
 
 use crate::{Result, Store};
@@ -38,7 +41,7 @@ pub struct Position {
 #[derive(Debug, Clone)]
 pub struct History<'a> {
     /// The device.
-    pub device_id: i64,
+    pub device_id: DeviceId,
     /// The metrics by name; `None` for all.
     pub metrics: Option<&'a [String]>,
     /// The earliest time.
@@ -55,7 +58,7 @@ pub struct History<'a> {
 #[derive(Debug, Clone, Copy)]
 pub struct Latest {
     /// The device.
-    pub device_id: i64,
+    pub device_id: DeviceId,
     /// The present time.
     pub now: DateTime<Utc>,
 }
@@ -134,7 +137,7 @@ impl Store {
                    ORDER BY t.at LIMIT $7) t
                WHERE d.device_id = $1 AND ($2::text[] IS NULL OR m.name = ANY($2))
                ORDER BY t.at, m.id LIMIT $7"#,
-            wanted.device_id,
+            wanted.device_id.0,
             wanted.metrics,
             from,
             wanted.to,
@@ -173,7 +176,7 @@ impl Store {
             microseconds: i64::from(bucket.seconds()) * 1_000_000,
         };
         let rows = sqlx::query_as::<_, Row>(sql)
-            .bind(wanted.device_id)
+            .bind(wanted.device_id.0)
             .bind(wanted.metrics)
             // A page that goes on within a bucket needs all of that bucket.
             .bind(after.map_or(wanted.from, |after| after.max(wanted.from)))
@@ -204,7 +207,7 @@ impl Store {
 
     async fn latest_since(
         &self,
-        device_id: i64,
+        device_id: DeviceId,
         since: Option<DateTime<Utc>>,
         except: &[i32],
     ) -> Result<Vec<Reading>> {
@@ -218,7 +221,7 @@ impl Store {
                      AND t.at >= coalesce($2::timestamptz, '-infinity')
                    ORDER BY t.at DESC LIMIT 1) t
                WHERE d.device_id = $1 AND d.metric_id <> ALL($3)"#,
-            device_id,
+            device_id.0,
             since,
             except,
         )

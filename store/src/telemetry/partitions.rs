@@ -1,6 +1,7 @@
 //! Partitions by UTC day: made ahead, dropped by age; and the removal of one device's rows.
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
+use setpoint_model::DeviceId;
 use sqlx::AssertSqlSafe;
 
 use crate::{Result, Store};
@@ -132,24 +133,27 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn purges(&self, settled: DateTime<Utc>) -> Result<Vec<(i64, bool)>> {
+    pub async fn purges(&self, settled: DateTime<Utc>) -> Result<Vec<(DeviceId, bool)>> {
         let rows = sqlx::query!(
             r#"SELECT device_id, requested_at < $1 AS "settled!" FROM purges ORDER BY requested_at LIMIT 100"#,
             settled,
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(rows.into_iter().map(|row| (row.device_id, row.settled)).collect())
+        Ok(rows
+            .into_iter()
+            .map(|row| (DeviceId(row.device_id), row.settled))
+            .collect())
     }
 
     /// Removes a deleted device's rows from one partition. Returns how many.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn purge_partition(&self, partition: &Partition, device_id: i64) -> Result<u64> {
+    pub async fn purge_partition(&self, partition: &Partition, device_id: DeviceId) -> Result<u64> {
         let delete = format!("DELETE FROM \"{}\" WHERE device_id = $1", partition.name);
         let deleted = sqlx::query(AssertSqlSafe(delete))
-            .bind(device_id)
+            .bind(device_id.0)
             .execute(&self.pool)
             .await?;
         Ok(deleted.rows_affected())
@@ -159,8 +163,8 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn finish_purge(&self, device_id: i64) -> Result<()> {
-        sqlx::query!("DELETE FROM purges WHERE device_id = $1", device_id)
+    pub async fn finish_purge(&self, device_id: DeviceId) -> Result<()> {
+        sqlx::query!("DELETE FROM purges WHERE device_id = $1", device_id.0)
             .execute(&self.pool)
             .await?;
         Ok(())

@@ -1,7 +1,7 @@
 //! Telemetry rows, encoded as COPY takes them.
 
 use chrono::{DateTime, Utc};
-use setpoint_model::telemetry::Value;
+use setpoint_model::{DeviceId, telemetry::Value};
 
 /// Seconds from 1970 to 2000, where Postgres begins to count.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800 * 1_000_000;
@@ -34,10 +34,10 @@ impl Rows {
     }
 
     /// Adds a row. `text` values must be free of NUL, which Postgres can't hold.
-    pub fn push(&mut self, device_id: i64, metric_id: i32, at: DateTime<Utc>, value: &Value<'_>) {
+    pub fn push(&mut self, device_id: DeviceId, metric_id: i32, at: DateTime<Utc>, value: &Value<'_>) {
         let tuples = &mut self.tuples;
         tuples.extend_from_slice(&6_i16.to_be_bytes());
-        field(tuples, &device_id.to_be_bytes());
+        field(tuples, &device_id.0.to_be_bytes());
         field(tuples, &metric_id.to_be_bytes());
         field(
             tuples,
