@@ -377,31 +377,4 @@ impl Device {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn back_off_doubles_up_to_its_limit_and_never_in_step() {
-        let backoff = Backoff {
-            first: Duration::from_millis(100),
-            longest: Duration::from_secs(1),
-        };
-        for (failures, whole) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1000), (60, 1000)] {
-            for _ in 0..100 {
-                let wait = backoff.wait(failures).as_millis();
-                assert!((whole / 2..=whole).contains(&wait), "{failures}: {wait}");
-            }
-        }
-        let waits: std::collections::HashSet<_> = (0..50).map(|_| backoff.wait(5)).collect();
-        assert!(waits.len() > 10);
-    }
-
-    #[test]
-    fn a_client_id_is_the_serial_or_belongs_to_it() {
-        let serial: Serial = "HOME-1".parse().unwrap();
-        let mut options = DeviceOptions::new(serial.clone(), None, Endpoint::loopback(1));
-        assert_eq!(options.client_id(), "HOME-1");
-        options.client_suffix = Some("spare".to_owned());
-        assert!(serial.owns_client_id(&options.client_id()));
-    }
-}
+mod tests;
