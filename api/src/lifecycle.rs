@@ -11,7 +11,7 @@ use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// The tasks of one server. Cheap to clone.
+/// A group of tasks of one server, which end together. Cheap to clone.
 ///
 /// A task that panics, or that ends before it was told to, is logged and counted; if it is an essential one the
 /// server isn't ready any more and comes to its end.
@@ -22,6 +22,12 @@ pub struct Tasks(Arc<Inner>);
 struct Inner {
     tracker: TaskTracker,
     stop: CancellationToken,
+    watch: Arc<Watch>,
+}
+
+/// What all groups of tasks of one server share.
+#[derive(Debug)]
+struct Watch {
     failures: Counter,
     failed: watch::Sender<Option<&'static str>>,
     pulses: Mutex<Vec<Arc<Beat>>>,
@@ -54,13 +60,17 @@ impl Tasks {
             "Background tasks that panicked or ended by themselves",
             failures.clone(),
         );
-        Self(Arc::new(Inner {
-            tracker: TaskTracker::new(),
-            stop: CancellationToken::new(),
-            failures,
-            failed: watch::Sender::new(None),
-            pulses: Mutex::default(),
-        }))
+        Self::of(Arc::new(Watch { failures, failed: watch::Sender::new(None), pulses: Mutex::default() }))
+    }
+
+    fn of(watch: Arc<Watch>) -> Self {
+        Self(Arc::new(Inner { tracker: TaskTracker::new(), stop: CancellationToken::new(), watch }))
+    }
+
+    /// Another group of tasks, watched together with these and stopped by itself.
+    #[must_use]
+    pub fn group(&self) -> Self {
+        Self::of(Arc::clone(&self.0.watch))
     }
 
     /// Cancelled when tasks are to finish what they have in hand and end.
@@ -80,44 +90,34 @@ impl Tasks {
 
     /// Runs a task that ends by itself, such as a connection's.
     pub fn short(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        let failures = self.0.failures.clone();
+        let watch = Arc::clone(&self.0.watch);
         self.0.tracker.spawn(async move {
             if AssertUnwindSafe(task).catch_unwind().await.is_err() {
-                failures.inc();
+                watch.failures.inc();
                 tracing::error!(task = name, "a task panicked");
             }
         });
     }
 
     fn run(&self, name: &'static str, essential: bool, task: impl Future<Output = ()> + Send + 'static) {
-        // Weak, or the tracked task would keep what tracks it.
-        let inner = Arc::downgrade(&self.0);
+        let watch = Arc::clone(&self.0.watch);
         let stop = self.stopping();
         self.0.tracker.spawn(async move {
             let panicked = AssertUnwindSafe(task).catch_unwind().await.is_err();
             if !panicked && stop.is_cancelled() {
                 return;
             }
-            tracing::error!(
-                task = name,
-                panicked,
-                essential,
-                "a task ended before it was told to"
-            );
-            if let Some(inner) = inner.upgrade() {
-                inner.failures.inc();
-                if essential {
-                    inner
-                        .failed
-                        .send_if_modified(|failed| failed.replace(name).is_none());
-                }
+            tracing::error!(task = name, panicked, essential, "a task ended before it was told to");
+            watch.failures.inc();
+            if essential {
+                watch.failed.send_if_modified(|failed| failed.replace(name).is_none());
             }
         });
     }
 
     /// Resolves with the name of the first essential task that failed.
     pub async fn failed(&self) -> &'static str {
-        let mut failed = self.0.failed.subscribe();
+        let mut failed = self.0.watch.failed.subscribe();
         match failed.wait_for(Option::is_some).await {
             Ok(name) => name.unwrap_or_default(),
             Err(_) => std::future::pending().await,
@@ -126,7 +126,7 @@ impl Tasks {
 
     /// The essential task that failed, if one did.
     pub fn failure(&self) -> Option<&'static str> {
-        *self.0.failed.borrow()
+        *self.0.watch.failed.borrow()
     }
 
     /// A sign of life for a task that gets round `at_least_every` so often; readiness asks for it.
@@ -137,6 +137,7 @@ impl Tasks {
             last: Mutex::new(Instant::now()),
         });
         self.0
+            .watch
             .pulses
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -146,7 +147,7 @@ impl Tasks {
 
     /// Tasks whose last sign of life is older than three of their rounds.
     pub fn silent(&self) -> Vec<&'static str> {
-        let pulses = self.0.pulses.lock().unwrap_or_else(PoisonError::into_inner);
+        let pulses = self.0.watch.pulses.lock().unwrap_or_else(PoisonError::into_inner);
         let silent = pulses.iter().filter(|beat| {
             let last = *beat.last.lock().unwrap_or_else(PoisonError::into_inner);
             last.elapsed() > 3 * beat.at_least_every
@@ -177,7 +178,7 @@ mod tests {
             tasks.essential("publisher", async move { assert!(!panics, "as asked") });
             assert_eq!(tasks.failed().await, "publisher");
             assert_eq!(tasks.failure(), Some("publisher"));
-            assert_eq!(tasks.0.failures.get(), 1);
+            assert_eq!(tasks.0.watch.failures.get(), 1);
             assert!(tasks.stop(Duration::from_secs(5)).await);
         }
     }
@@ -189,7 +190,7 @@ mod tests {
         tasks.essential("writer", async move { stop.cancelled().await });
         assert!(tasks.stop(Duration::from_secs(5)).await);
         assert_eq!(tasks.failure(), None);
-        assert_eq!(tasks.0.failures.get(), 0);
+        assert_eq!(tasks.0.watch.failures.get(), 0);
     }
 
     #[tokio::test]
@@ -200,7 +201,7 @@ mod tests {
         tasks.short("connection", async {});
         assert!(tasks.stop(Duration::from_secs(5)).await);
         assert_eq!(tasks.failure(), None);
-        assert_eq!(tasks.0.failures.get(), 2);
+        assert_eq!(tasks.0.watch.failures.get(), 2);
     }
 
     #[tokio::test(start_paused = true)]

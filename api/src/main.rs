@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `setpoint`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    setpoint_api::cli::run()
+}

@@ -190,6 +190,18 @@ impl Store {
         })
     }
 
+    /// Whether a start could use this server: it answers and is new enough. Migrates nothing.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn probe(target: &ConnectOptions, within: Duration) -> Result<(), OpenError> {
+        let mut connection = connect(target, within).await?;
+        check_version(&mut connection, target).await?;
+        // The answer is known; a failure to say goodbye changes nothing.
+        let _ = connection.close().await;
+        Ok(())
+    }
+
     /// Whether the database answers, within two seconds: what readiness stands on.
     ///
     /// # Errors

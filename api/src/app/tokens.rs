@@ -8,11 +8,11 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use setpoint_model::{
-    Scope,
+    Clock, Scope,
     credential::{API_TOKEN_PREFIX, Secret, SecretHash},
     presence::DisconnectReason,
 };
-use setpoint_store::tokens::ApiToken;
+use setpoint_store::{Store, tokens::ApiToken};
 use tokio::time::Instant;
 use uuid::{NoContext, Timestamp, Uuid};
 
@@ -49,6 +49,11 @@ struct Seen {
 }
 
 impl Tokens {
+    /// How many tokens were deleted so far: a sign-in holds for sure while this hasn't moved since before it.
+    pub fn deletions(&self) -> u64 {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).deletions
+    }
+
     fn get(&self, hash: &SecretHash) -> (Option<ApiToken>, u64) {
         let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let token = seen
@@ -141,41 +146,7 @@ impl App {
     /// [`Error::Forbidden`] without `admin` or for a scope that the actor lacks; [`Error::Invalid`] for an empty or
     /// long name, no scopes, or an end in the past.
     pub async fn create_token(&self, actor: &Actor, new: NewToken) -> Result<(ApiToken, Secret), Error> {
-        actor.require(Scope::Admin)?;
-        for scope in &new.scopes {
-            actor.require(*scope)?;
-        }
-        let name = new.name.trim();
-        if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
-            return Err(Error::invalid("name", format!("1 to {MAX_NAME} characters")));
-        }
-        if new.scopes.is_empty() {
-            return Err(Error::invalid("scopes", "at least one"));
-        }
-        let now = self.clock.now();
-        if new.expires_at.is_some_and(|end| end <= now) {
-            return Err(Error::invalid("expires_at", "must be in the future"));
-        }
-        let mut scopes = new.scopes;
-        scopes.sort_unstable();
-        scopes.dedup();
-        let created_by = match actor.principal {
-            Principal::Token { user, .. } => user,
-            Principal::Device(_) | Principal::System(_) => None,
-        };
-        let secret = Secret::generate(API_TOKEN_PREFIX).map_err(Error::internal)?;
-        let token = ApiToken {
-            id: new_id(now),
-            name: name.to_owned(),
-            scopes,
-            created_by,
-            created_at: now,
-            expires_at: new.expires_at,
-            last_used_at: None,
-        };
-        self.store.insert_token(&token, &secret.hash()).await?;
-        tracing::info!(token = %token.id, name = token.name, by = actor.label(), "API token made");
-        Ok((token, secret))
+        create_token(&self.store, &*self.clock, actor, new).await
     }
 
     /// Up to `limit` tokens, newest first, those older than `before` if it is given.
@@ -235,6 +206,53 @@ impl App {
             Ok(self.store.touch_tokens(&used).await?)
         }
     }
+}
+
+/// As [`App::create_token`], for commands on the server's own terminal.
+///
+/// # Errors
+/// As there.
+pub async fn create_token(
+    store: &Store,
+    clock: &dyn Clock,
+    actor: &Actor,
+    new: NewToken,
+) -> Result<(ApiToken, Secret), Error> {
+        actor.require(Scope::Admin)?;
+        for scope in &new.scopes {
+            actor.require(*scope)?;
+        }
+        let name = new.name.trim();
+        if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+            return Err(Error::invalid("name", format!("1 to {MAX_NAME} characters")));
+        }
+        if new.scopes.is_empty() {
+            return Err(Error::invalid("scopes", "at least one"));
+        }
+        let now = clock.now();
+        if new.expires_at.is_some_and(|end| end <= now) {
+            return Err(Error::invalid("expires_at", "must be in the future"));
+        }
+        let mut scopes = new.scopes;
+        scopes.sort_unstable();
+        scopes.dedup();
+        let created_by = match actor.principal {
+            Principal::Token { user, .. } => user,
+            Principal::Device(_) | Principal::System(_) => None,
+        };
+        let secret = Secret::generate(API_TOKEN_PREFIX).map_err(Error::internal)?;
+        let token = ApiToken {
+            id: new_id(now),
+            name: name.to_owned(),
+            scopes,
+            created_by,
+            created_at: now,
+            expires_at: new.expires_at,
+            last_used_at: None,
+        };
+        store.insert_token(&token, &secret.hash()).await?;
+        tracing::info!(token = %token.id, name = token.name, by = actor.label(), "API token made");
+        Ok((token, secret))
 }
 
 /// A version 7 id of this moment: ids sort by age.

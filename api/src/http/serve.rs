@@ -17,17 +17,13 @@ use crate::{config::Http, lifecycle::Tasks};
 /// How long to wait when the system has no more sockets to give.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves `router` to the connections of `listener` until `stop`, then lets requests in hand finish.
+/// Serves `router` to the connections of `listener`, each a task among `connections`, until those are told to end;
+/// then requests in hand are finished and no more are taken.
 ///
 /// HTTP/1.1 alone: a proxy in front speaks what browsers speak, and hyper bounds how long a client may take over
 /// its headers for this version only.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: Http,
-    tasks: Tasks,
-    stop: CancellationToken,
-) {
+pub async fn serve(listener: TcpListener, router: Router, limits: Http, connections: Tasks) {
+    let stop = connections.stopping();
     let places = Arc::new(Semaphore::new(limits.max_connections));
     loop {
         let Some(Ok(place)) = stop
@@ -44,7 +40,7 @@ pub async fn serve(
             Ok((stream, peer)) => {
                 let connection =
                     connection(stream, peer, router.clone(), limits.header_timeout, stop.clone());
-                tasks.short("http connection", async move {
+                connections.short("http connection", async move {
                     connection.await;
                     drop(place);
                 });

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Error, EmbeddedConfig, Fetch, Version,
+    EmbeddedConfig, Error, Fetch, Version,
     binaries::{self, Search},
     connect_options,
 };
@@ -31,9 +31,17 @@ pub fn running(data_dir: &Path) -> Option<ConnectOptions> {
 pub fn programs(config: &EmbeddedConfig) -> Result<(PathBuf, Version), Error> {
     let home = config.data_dir.join("postgres");
     let data = home.join("data");
-    let made_by = fs::read_to_string(data.join("PG_VERSION")).ok().and_then(|text| text.trim().parse().ok());
+    let made_by = fs::read_to_string(data.join("PG_VERSION"))
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     let cache = home.join("binaries");
-    let found =
-        binaries::find(config.bin.as_deref(), Fetch::Never, &Search::system(), &cache, &data, made_by)?;
+    let found = binaries::find(
+        config.bin.as_deref(),
+        Fetch::Never,
+        &Search::system(),
+        &cache,
+        &data,
+        made_by,
+    )?;
     Ok((found.dir, found.version))
 }

@@ -1,0 +1,368 @@
+//! The composition root: puts the parts of one server together, and takes them apart in order.
+
+mod listen;
+mod parts;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use prometheus_client::registry::Registry;
+use setpoint_broker::{
+    Broker, Edge,
+    transport::{Acceptor, Certificates, reload, tls},
+};
+use setpoint_model::{Clock, SystemClock};
+use setpoint_store::{
+    ConnectOptions, InvalidUrl, OpenError, PoolOptions, Store,
+    embedded::{self, Embedded, EmbeddedConfig},
+};
+
+use crate::{
+    app::{
+        App,
+        first_start::{FirstStart, FirstStartError, first_start},
+    },
+    config::{Config, Database},
+    http::{self, Context, HttpMetrics, metrics},
+    lifecycle::Tasks,
+};
+use listen::Listeners;
+
+/// How long sessions and requests in hand may take at the end.
+const GRACE: Duration = Duration::from_millis(1_500);
+/// How long tasks may take to write what they hold.
+const FLUSH: Duration = Duration::from_millis(1_500);
+/// How long queries under way may take at the end.
+const CLOSE: Duration = Duration::from_millis(500);
+
+/// A running server. Stop it with [`Server::stop`]; dropping it ends nothing in order.
+pub struct Server {
+    addresses: Addresses,
+    data_dir: PathBuf,
+    first_start: FirstStart,
+    app: App,
+    edge: Edge,
+    certificates: Option<Arc<Certificates>>,
+    connections: Tasks,
+    tasks: Tasks,
+    embedded: Option<Embedded>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// HTTP.
+    pub http: SocketAddr,
+    /// MQTT over TCP.
+    pub mqtt: Option<SocketAddr>,
+    /// MQTT over TLS.
+    pub mqtt_tls: Option<SocketAddr>,
+    /// The path of MQTT over WebSocket on the HTTP port.
+    pub websocket: Option<String>,
+    /// Metrics, when they have an address of their own.
+    pub metrics: Option<SocketAddr>,
+}
+
+/// Why a server didn't start, in one line for the person at the terminal.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port is taken, or an address isn't this machine's.
+    #[error("{key}: {address} can't be listened on: {source}")]
+    Listen {
+        /// The configuration key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The data directory can't be made.
+    #[error("data_dir: {}: {source}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The TLS certificates can't be used.
+    #[error("mqtt.tls: {0}")]
+    Tls(#[from] tls::LoadError),
+    /// `database.url` is none.
+    #[error("database.url: {0}")]
+    Url(#[from] InvalidUrl),
+    /// The embedded Postgres doesn't start.
+    #[error("{0}")]
+    Embedded(#[from] embedded::Error),
+    /// The database can't be opened.
+    #[error("{}", chain(.0))]
+    Database(#[from] OpenError),
+    /// The database fails.
+    #[error("{}", chain(.0))]
+    Prepare(#[from] setpoint_store::Error),
+    /// The administrator can't be made.
+    #[error("{}", chain(.0))]
+    FirstStart(#[from] FirstStartError),
+    /// The broker doesn't start.
+    #[error("{0}")]
+    Broker(#[from] setpoint_broker::Error),
+    /// The OpenAPI document can't be rendered.
+    #[error("the OpenAPI document: {0}")]
+    Document(#[from] serde_json::Error),
+}
+
+impl StartError {
+    /// Whether another configuration would help: exit code 2.
+    pub fn is_configuration(&self) -> bool {
+        matches!(self, Self::Listen { .. } | Self::DataDir { .. } | Self::Tls(_) | Self::Url(_))
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let further = error.to_string();
+        if !text.contains(&further) {
+            text = format!("{text}: {further}");
+        }
+        cause = error.source();
+    }
+    text.replace('\n', " ")
+}
+
+/// The database of a configuration: the embedded one, started, or another.
+///
+/// # Errors
+/// [`StartError`].
+pub(crate) async fn open_database(config: &Config) -> Result<(Store, Option<Embedded>), StartError> {
+    let (target, embedded) = locate_database(&config.database, &config.data_dir).await?;
+    let Database { max_connections, min_connections, .. } = config.database;
+    let options = PoolOptions {
+        max_connections,
+        min_connections,
+        acquire_timeout: config.database.acquire_timeout,
+        connect_timeout: config.database.connect_timeout,
+        statement_timeout: config.database.statement_timeout,
+    };
+    match Store::open(&target, &options).await {
+        Ok(store) => Ok((store, embedded)),
+        Err(error) => {
+            if let Some(embedded) = embedded {
+                embedded.stop().await;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+async fn locate_database(
+    config: &Database,
+    data_dir: &Path,
+) -> Result<(ConnectOptions, Option<Embedded>), StartError> {
+    if let Some(url) = &config.url {
+        return Ok((url.parse()?, None));
+    }
+    let embedded = embedded::start(EmbeddedConfig {
+        bin: config.embedded.bin.clone(),
+        // Some for psql and backups beside the pool's.
+        max_connections: config.max_connections.saturating_add(20),
+        ..EmbeddedConfig::new(data_dir)
+    });
+    let embedded = embedded.await?;
+    Ok((embedded.connect_options(), Some(embedded)))
+}
+
+impl Server {
+    /// Starts a server by the machine's clock. It serves when this returns.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        Self::start_at(config, Arc::new(SystemClock)).await
+    }
+
+    /// Starts a server by another clock.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running.
+    pub async fn start_at(config: Config, clock: Arc<dyn Clock>) -> Result<Self, StartError> {
+        let data_dir = data_dir(&config.data_dir)?;
+        // First, as it is what fails most often, and clients that come meanwhile wait rather than are refused.
+        let listeners = Listeners::bind(&config)?;
+        let certificates = certificates(&config)?;
+        let (store, embedded) = open_database(&config).await?;
+        match Self::compose(config, clock, data_dir, listeners, certificates, store.clone()).await {
+            Ok(server) => Ok(Self { embedded, ..server }),
+            Err(error) => {
+                store.close().await;
+                if let Some(embedded) = embedded {
+                    embedded.stop().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn compose(
+        config: Config,
+        clock: Arc<dyn Clock>,
+        data_dir: PathBuf,
+        listeners: Listeners,
+        certificates: Option<Arc<Certificates>>,
+        store: Store,
+    ) -> Result<Self, StartError> {
+        let first_start = first_start(&store, &*clock, &data_dir, config.admin.password.as_deref()).await?;
+        let addresses = listeners.addresses(&config);
+        let mut registry = Registry::with_prefix("setpoint");
+        let tasks = Tasks::new(&mut registry);
+        let connections = tasks.group();
+        let http_metrics = HttpMetrics::new(&mut registry);
+        let broker = Broker::new(config.mqtt.broker(), Arc::clone(&clock), &mut registry)?;
+        let (app, queues) = parts::app(&config, store, broker.handle(), clock, &mut registry);
+        parts::prepare(&app).await?;
+        let edge = broker.start(app.backend());
+        let registry = Arc::new(registry);
+        let context = Context { app: app.clone(), tasks: tasks.clone(), registry: Arc::clone(&registry) };
+        let websocket = match &config.mqtt.websocket {
+            Some(path) => {
+                http::websocket::routes(path, edge.clone(), config.mqtt.limits.max_packet_size)
+            }
+            None => axum::Router::new(),
+        };
+        let router = http::router(context, &config.http, http_metrics, websocket)?;
+
+        parts::spawn(&app, queues, &config, &tasks);
+        if let Some(certificates) = certificates.clone() {
+            tasks.background("certificates", certificates.watch(reload::INTERVAL, tasks.stopping()));
+        }
+
+        if let Some(listener) = listeners.mqtt {
+            edge.serve(listener, Acceptor::plain().with_proxy_protocol(config.mqtt.proxy_protocol));
+        }
+        if let (Some(listener), Some(certificates)) = (listeners.mqtt_tls, &certificates) {
+            let acceptor = Acceptor::tls(Arc::clone(certificates));
+            edge.serve(listener, acceptor.with_proxy_protocol(config.mqtt.proxy_protocol));
+        }
+        if let Some(listener) = listeners.metrics {
+            let router = metrics::separate(registry);
+            connections
+                .essential("metrics", http::serve(listener, router, config.http.clone(), connections.clone()));
+        }
+        connections.essential("http", http::serve(listeners.http, router, config.http, connections.clone()));
+        Ok(Self {
+            addresses,
+            data_dir,
+            first_start,
+            app,
+            edge,
+            certificates,
+            connections,
+            tasks,
+            embedded: None,
+        })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Where HTTP is.
+    pub fn http_address(&self) -> SocketAddr {
+        self.addresses.http
+    }
+
+    /// Where MQTT over TCP is.
+    pub fn mqtt_address(&self) -> Option<SocketAddr> {
+        self.addresses.mqtt
+    }
+
+    /// The data directory, as an absolute path.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The administrator, and the password if this start made one up.
+    pub fn first_start(&self) -> &FirstStart {
+        &self.first_start
+    }
+
+    /// The administrator's API token.
+    pub fn admin_token(&self) -> &str {
+        &self.first_start.token
+    }
+
+    /// The use cases.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Reads the TLS certificates again; what comes of it is in the log.
+    pub async fn reload_certificates(&self) {
+        if let Some(certificates) = self.certificates.clone() {
+            // The files are read away from the threads that serve; the outcome is logged there.
+            let _ = tokio::task::spawn_blocking(move || certificates.reload()).await;
+        }
+    }
+
+    /// Resolves with the name of an essential task that failed: the server is no use any more.
+    pub async fn failed(&self) -> &'static str {
+        self.tasks.failed().await
+    }
+
+    /// Stops in order: nothing new is taken, sessions are told and requests in hand finished, what tasks hold is
+    /// written, and the embedded Postgres ends. Within 5 seconds; `false` if something had to be cut off.
+    pub async fn stop(self) -> bool {
+        let Self { app, edge, connections, tasks, embedded, .. } = self;
+        let ((), finished) = tokio::join!(edge.shutdown(GRACE), connections.stop(GRACE));
+        let written = tasks.stop(FLUSH).await;
+        let closed = tokio::time::timeout(CLOSE, app.store.close()).await.is_ok();
+        if let Some(embedded) = embedded {
+            embedded.stop().await;
+        }
+        if !(finished && written && closed) {
+            tracing::warn!(finished, written, closed, "the server stopped with work in hand");
+        }
+        finished && written && closed
+    }
+}
+
+/// Makes the data directory. Its subdirectories have their own permissions; the embedded Postgres, which may run
+/// as another user, has to pass through.
+fn data_dir(path: &Path) -> Result<PathBuf, StartError> {
+    let make = || {
+        std::fs::create_dir_all(path)?;
+        std::fs::canonicalize(path)
+    };
+    make().map_err(|source| StartError::DataDir { path: path.to_owned(), source })
+}
+
+fn certificates(config: &Config) -> Result<Option<Arc<Certificates>>, StartError> {
+    let tls = &config.mqtt.tls;
+    let (Some(certificate), Some(key)) = (&tls.cert, &tls.key) else {
+        return Ok(None);
+    };
+    let files = tls::Files {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        client_ca: tls.client_ca.clone(),
+        client_required: tls.client_required,
+    };
+    Ok(Some(Certificates::load(files)?))
+}
+
+/// Whether the certificates of the configuration, if any, can be used.
+pub(crate) fn check_certificates(config: &Config) -> Option<Result<String, StartError>> {
+    let loaded = certificates(config).transpose()?;
+    Some(loaded.map(|certificates| certificates.summary().subject))
+}
+
+/// Whether an address can be listened on.
+pub(crate) fn check_address(key: &'static str, address: SocketAddr) -> Result<(), StartError> {
+    listen::bind(key, address).map(drop)
+}

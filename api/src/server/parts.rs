@@ -1,0 +1,69 @@
+//! The application and its tasks: a place per part, in the order of the layers.
+
+use std::sync::Arc;
+
+use prometheus_client::registry::Registry;
+use setpoint_broker::Handle;
+use setpoint_model::{Clock, timeline::Entry};
+use setpoint_store::Store;
+use tokio::sync::mpsc::Receiver;
+use uuid::Uuid;
+
+use crate::{
+    app::{App, Hints, Ingest, Parts, PresenceBook, Timeline, telemetry::Batch, tokens::Tokens},
+    config::Config,
+    lifecycle::Tasks,
+    tasks,
+};
+
+/// What the writers empty.
+pub(super) struct Queues {
+    telemetry: Receiver<Batch>,
+    timeline: Receiver<Entry>,
+}
+
+/// The application, and the queues of its writers.
+pub(super) fn app(
+    config: &Config,
+    store: Store,
+    broker: Handle,
+    clock: Arc<dyn Clock>,
+    registry: &mut Registry,
+) -> (App, Queues) {
+    let (timeline, entries) = Timeline::new(&config.timeline, registry);
+    let (ingest, batches) =
+        Ingest::new(store.clone(), Arc::clone(&clock), timeline.clone(), &config.telemetry, registry);
+    let presence = PresenceBook::new(Uuid::new_v4(), config.timeline.last_seen_every);
+    let app = App::new(Parts {
+        store,
+        broker,
+        clock,
+        hints: Hints::default(),
+        tokens: Tokens::default(),
+        ingest,
+        presence,
+        timeline,
+    });
+    (app, Queues { telemetry: batches, timeline: entries })
+}
+
+/// What must be done before the first session and the first request.
+pub(super) async fn prepare(app: &App) -> Result<(), setpoint_store::Error> {
+    tasks::partitions::make(app).await?;
+    tasks::presence_writer::take_over(app).await
+}
+
+/// Starts every task.
+pub(super) fn spawn(app: &App, queues: Queues, config: &Config, tasks: &Tasks) {
+    let stop = || tasks.stopping();
+    let telemetry = tasks::telemetry_writer::run(app.clone(), queues.telemetry, config.telemetry.clone(), stop());
+    tasks.essential("telemetry writer", telemetry);
+    tasks.essential("presence writer", tasks::presence_writer::run(app.clone(), stop()));
+    tasks.essential("timeline writer", tasks::timeline_writer::run(app.clone(), queues.timeline, stop()));
+    tasks.essential("telemetry partitions", tasks::partitions::run(app.clone(), stop()));
+    let retention =
+        tasks::retention::run(app.clone(), config.telemetry.clone(), config.timeline.clone(), stop());
+    tasks.background("retention", retention);
+    tasks.background("purges", tasks::purges::run(app.clone(), stop()));
+    tasks.background("token use", tasks::token_use::run(app.clone(), stop()));
+}
