@@ -1,4 +1,4 @@
-//! `[settings]` and `[telemetry]`: limits and batches of the application.
+//! `[settings]`, `[telemetry]` and `[timeline]`: limits and batches of the application.
 
 use std::time::Duration;
 
@@ -28,18 +28,45 @@ pub struct Telemetry {
     pub max_batch: usize,
     /// The most metrics in one sample.
     pub max_metrics: usize,
-    /// The longest text value, in characters.
+    /// The longest text value, in bytes.
     pub max_text: usize,
+    /// The most metrics that one device may ever make up.
+    pub max_metrics_per_device: usize,
     /// The most rows in one commit.
     pub batch_rows: usize,
     /// How long a commit waits for more rows.
     #[serde(deserialize_with = "units::duration")]
     pub batch_wait: Duration,
+    /// Commits at once, each on a connection of its own.
+    pub writers: usize,
     /// The most samples waiting for a commit.
     pub max_queue: usize,
     /// How far ahead of the server's clock a sample may be.
     #[serde(deserialize_with = "units::duration")]
     pub max_clock_skew: Duration,
+    /// How long samples are kept.
+    #[serde(deserialize_with = "units::duration")]
+    pub retention: Duration,
+}
+
+/// Limits of the timeline of devices.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Timeline {
+    /// How long entries are kept.
+    #[serde(deserialize_with = "units::duration")]
+    pub retention: Duration,
+    /// The most entries kept of one device.
+    pub max_per_device: u32,
+    /// The most entries waiting to be written.
+    pub max_queue: usize,
+    /// The most entries of one device in a minute.
+    pub max_per_minute: u32,
+    /// The most refusals among them.
+    pub max_refusals_per_minute: u32,
+    /// How often a device's `last_seen` is written while it sends.
+    #[serde(deserialize_with = "units::duration")]
+    pub last_seen_every: Duration,
 }
 
 impl Settings {
@@ -58,7 +85,10 @@ impl Telemetry {
         positive("telemetry.max_batch", self.max_batch)?;
         positive("telemetry.max_metrics", self.max_metrics)?;
         positive("telemetry.max_text", self.max_text)?;
+        positive("telemetry.max_metrics_per_device", self.max_metrics_per_device)?;
         positive("telemetry.batch_rows", self.batch_rows)?;
+        positive("telemetry.writers", self.writers)?;
+        days("telemetry.retention", self.retention)?;
         if self.max_queue < self.max_batch {
             return Err(Invalid::new(
                 "telemetry.max_queue",
@@ -66,6 +96,27 @@ impl Telemetry {
             ));
         }
         Ok(())
+    }
+}
+
+impl Timeline {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        days("timeline.retention", self.retention)?;
+        positive("timeline.max_queue", self.max_queue)?;
+        if self.max_per_device == 0 {
+            return Err(Invalid::new("timeline.max_per_device", "at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// A retention works by whole days, and a hundred years are enough for anybody.
+fn days(key: &'static str, value: Duration) -> Result<(), Invalid> {
+    const DAY: u64 = 86_400;
+    if (DAY..=36_525 * DAY).contains(&value.as_secs()) {
+        Ok(())
+    } else {
+        Err(Invalid::new(key, "1day to 36525days"))
     }
 }
 

@@ -23,7 +23,7 @@ pub use self::{
     database::{Database, Embedded},
     error::ConfigError,
     http::Http,
-    limits::{Settings, Telemetry},
+    limits::{Settings, Telemetry, Timeline},
     log::{Log, LogFormat},
     mqtt::{Mqtt, Tls},
     mqtt_limits::Limits,
@@ -49,6 +49,8 @@ pub struct Config {
     pub settings: Settings,
     /// Limits and batches of telemetry.
     pub telemetry: Telemetry,
+    /// Limits of the timeline of devices.
+    pub timeline: Timeline,
     /// Where metrics are read.
     pub metrics: Metrics,
     /// The first administrator.
@@ -96,6 +98,7 @@ impl Config {
         self.database.validate()?;
         self.settings.validate()?;
         self.telemetry.validate()?;
+        self.timeline.validate()?;
         self.log.validate()?;
         if let Some(address) = self.metrics.listen {
             plaintext("metrics.listen", address, self.allow_plaintext)?;

@@ -2,3 +2,14 @@
 //!
 //! A reconciler is idempotent, takes no input but what the database says, and is woken by a hint and by a
 //! timer. A writer takes a bounded channel and commits in batches.
+
+pub mod partitions;
+pub mod presence_writer;
+pub mod purges;
+pub mod retention;
+pub mod settings_acks;
+pub mod settings_marks;
+pub mod settings_publisher;
+pub mod telemetry_writer;
+pub mod timeline_writer;
+pub mod token_use;

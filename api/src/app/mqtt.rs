@@ -1,0 +1,294 @@
+//! What the broker's edge asks of the server: who a client is, and what to do with what it sends.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, Utc};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use serde_json::Value;
+use setpoint_broker::{
+    Ack, Authenticated, Backend, Inbound, Login, Outcome, Peer, Refusal, SessionEvent, SessionInfo, Transport,
+    Version,
+};
+use setpoint_model::{
+    Channel, Identity, Scope, Serial, Topic,
+    presence::{DisconnectReason, Presence},
+    timeline::{Entry, Facts},
+};
+
+use super::{Actor, App, Error, Principal, settings::Acknowledgement};
+
+/// Pauses between attempts while Postgres is away.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// The user name with which the holder of an API token signs in.
+const TOKEN_USERNAME: &str = "token";
+
+/// The longest command result or firmware status that the timeline shows, in bytes.
+const MAX_NOTED: usize = 8 * 1024;
+
+impl App {
+    /// The server as the broker's edge sees it.
+    pub fn backend(&self) -> Arc<dyn Backend> {
+        Arc::new(MqttBackend { app: self.clone() })
+    }
+}
+
+struct MqttBackend {
+    app: App,
+}
+
+impl Backend for MqttBackend {
+    fn authenticate(&self, login: Login) -> BoxFuture<'_, Result<Authenticated, Refusal>> {
+        async move { self.sign_in(login).await.map_err(|error| refusal(&error)) }.boxed()
+    }
+
+    fn is_current(&self, authenticated: &Authenticated) -> bool {
+        match &authenticated.identity {
+            Identity::Device(serial) => self.app.credentials.is_current(serial, authenticated.epoch),
+            Identity::Operator { .. } => self.app.tokens.deletions() == authenticated.epoch,
+        }
+    }
+
+    fn inbound(&self, message: Inbound, ack: Ack) -> BoxFuture<'_, ()> {
+        self.dispatch(message, ack).boxed()
+    }
+
+    fn delivered(&self, topic: &Topic, receipt: u64) {
+        if topic.channel == Channel::Settings {
+            // The publisher gives the version as the receipt.
+            let Ok(version) = i64::try_from(receipt) else { return };
+            self.app.settings.marks.delivered(&topic.serial, version, self.app.clock.now());
+        }
+    }
+
+    fn event(&self, event: SessionEvent) {
+        match event {
+            SessionEvent::Started(session) => self.started(&session),
+            SessionEvent::SettingsSubscription { .. } => {}
+            SessionEvent::Ended { session, reason, others, at } => self.ended(&session, reason, others, at),
+            SessionEvent::Denied { session, what, at } => self.denied(&session, what, at),
+            SessionEvent::Refused { serial, peer, refusal, at } => {
+                if let Some(serial) = serial {
+                    self.login_refused(serial, &peer, refusal, at);
+                }
+            }
+        }
+    }
+}
+
+/// Who a client is.
+impl MqttBackend {
+    /// A device by certificate or token, or the holder of an API token; the certificate's name must be the
+    /// device's if both are given.
+    async fn sign_in(&self, login: Login) -> Result<Authenticated, Error> {
+        let password = login.password.as_deref();
+        match (login.username.as_deref(), login.peer.certificate.as_deref(), password) {
+            (Some(TOKEN_USERNAME), _, Some(token)) => self.operator(token).await,
+            (Some(name), Some(certified), None) if name == certified => self.certified_device(certified).await,
+            (None, Some(certified), None) => self.certified_device(certified).await,
+            (Some(name), None, Some(token)) => self.device(name, token).await,
+            (Some(name), Some(certified), Some(token)) if name == certified => self.device(name, token).await,
+            _ => Err(Error::Unauthenticated),
+        }
+    }
+
+    async fn operator(&self, token: &[u8]) -> Result<Authenticated, Error> {
+        // Before the look: a deletion meanwhile must show.
+        let epoch = self.app.tokens.deletions();
+        let actor = self.app.authenticate_token(token).await?;
+        actor.require(Scope::Mqtt)?;
+        match actor.principal {
+            Principal::Token { id, name, .. } => {
+                Ok(Authenticated { identity: Identity::Operator { token: id, name }, epoch })
+            }
+            Principal::Device(_) | Principal::System(_) => Err(Error::Unauthenticated),
+        }
+    }
+
+    async fn device(&self, name: &str, token: &[u8]) -> Result<Authenticated, Error> {
+        let serial: Serial = name.parse().map_err(|_| Error::Unauthenticated)?;
+        let epoch = self.app.sign_in_device(&serial, token).await?.epoch;
+        Ok(Authenticated { identity: Identity::Device(serial), epoch })
+    }
+
+    async fn certified_device(&self, name: &str) -> Result<Authenticated, Error> {
+        let serial: Serial = name.parse().map_err(|_| Error::Unauthenticated)?;
+        let epoch = self.app.sign_in_certified(&serial).await?.epoch;
+        Ok(Authenticated { identity: Identity::Device(serial), epoch })
+    }
+}
+
+/// Only a database that is away is told apart: a client learns nothing else from a refusal.
+fn refusal(error: &Error) -> Refusal {
+    match error {
+        Error::Unavailable(_) | Error::Stopping => Refusal::Unavailable,
+        Error::Internal(cause) => {
+            tracing::error!(error = &**cause as &dyn std::error::Error, "a login failed");
+            Refusal::Unavailable
+        }
+        _ => Refusal::NotAuthorized,
+    }
+}
+
+/// What a client sends.
+impl MqttBackend {
+    async fn dispatch(&self, message: Inbound, ack: Ack) {
+        let serial = &message.topic.serial;
+        if message.session.identity.serial() == Some(serial) {
+            self.app.presence.seen(serial, message.at);
+        }
+        match message.topic.channel {
+            Channel::Telemetry => {
+                self.app.ingest.from_mqtt(serial, &message.payload, message.at, ack).await;
+            }
+            Channel::SettingsAck => {
+                let Inbound { payload, at, topic, .. } = message;
+                let acknowledgement = Acknowledgement { serial: topic.serial, payload, at, done: ack };
+                self.app.settings.acknowledgements.submit(acknowledgement).await;
+            }
+            Channel::SettingsSet => ack.complete(self.set_settings(&message).await),
+            Channel::CommandResult(id) => ack.complete(self.note(&message, |result| {
+                Facts::CommandResult { id, result }
+            })),
+            Channel::FirmwareStatus => {
+                ack.complete(self.note(&message, |status| Facts::FirmwareStatus { status }));
+            }
+            Channel::Settings | Channel::Presence | Channel::Commands | Channel::Firmware => {
+                // The topic rules let nobody publish here.
+                ack.complete(Outcome::Invalid("not a topic for clients".to_owned()));
+            }
+        }
+    }
+
+    /// Applies a settings patch. While Postgres is away it waits, and with it the session.
+    async fn set_settings(&self, message: &Inbound) -> Outcome {
+        let Identity::Operator { token, name } = &message.session.identity else {
+            return Outcome::Invalid("not a topic for devices".to_owned());
+        };
+        // The scope `mqtt` brings this right with it.
+        let principal = Principal::Token { id: *token, name: name.clone(), user: None };
+        let actor = Actor { principal, scopes: vec![Scope::SettingsWrite] };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            match self.app.set_from_mqtt(&actor, &message.topic.serial, &message.payload).await {
+                Ok(_) => return Outcome::Accepted,
+                Err(Error::Unavailable(_)) => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Err(error) => {
+                    if let Error::Internal(cause) = &error {
+                        tracing::error!(error = &**cause as &dyn std::error::Error, "settings were not set");
+                    }
+                    return Outcome::Invalid(error.sentence());
+                }
+            }
+        }
+    }
+
+    /// Notes a JSON object in the device's timeline.
+    fn note(&self, message: &Inbound, facts: impl FnOnce(Value) -> Facts) -> Outcome {
+        let parsed = match message.payload.len() {
+            0..=MAX_NOTED => serde_json::from_slice(&message.payload).map_err(|error| format!("not JSON: {error}")),
+            _ => Err(format!("more than {MAX_NOTED} bytes")),
+        };
+        let (facts, outcome) = match parsed {
+            Ok(object @ Value::Object(_)) if !has_nul(&object) => (facts(object), Outcome::Accepted),
+            Ok(_) => self.unreadable(message, "expected an object without NUL characters".to_owned()),
+            Err(reason) => self.unreadable(message, reason),
+        };
+        self.record(message.topic.serial.clone(), message.at, facts);
+        outcome
+    }
+
+    fn unreadable(&self, message: &Inbound, reason: String) -> (Facts, Outcome) {
+        let channel = message.topic.channel.name().to_owned();
+        (Facts::MessageRejected { channel, reason: reason.clone() }, Outcome::Invalid(reason))
+    }
+}
+
+/// What happens to sessions.
+impl MqttBackend {
+    fn started(&self, session: &SessionInfo) {
+        let Some(serial) = session.identity.serial() else { return };
+        let presence = Presence { online: true, since: session.since, session: session.id, reason: None };
+        self.app.presence.change(serial, presence, session.since);
+        let facts = Facts::Connected {
+            session: session.id,
+            client_id: printable(&session.client_id),
+            address: session.peer.address.to_string(),
+            transport: transport(session.peer.transport).to_owned(),
+            protocol: protocol(session.version).to_owned(),
+        };
+        self.record(serial.clone(), session.since, facts);
+    }
+
+    fn ended(&self, session: &SessionInfo, reason: DisconnectReason, others: bool, at: DateTime<Utc>) {
+        let Some(serial) = session.identity.serial() else { return };
+        if !others {
+            let presence = Presence { online: false, since: at, session: session.id, reason: Some(reason) };
+            self.app.presence.change(serial, presence, at);
+        }
+        if reason == DisconnectReason::CredentialRevoked {
+            // It may have been deleted, and its serial may come back as another device.
+            self.app.ingest.forget(serial);
+        }
+        self.record(serial.clone(), at, Facts::Disconnected { session: session.id, reason });
+    }
+
+    fn denied(&self, session: &SessionInfo, what: String, at: DateTime<Utc>) {
+        if let Some(serial) = session.identity.serial() {
+            let facts = Facts::AccessDenied { session: session.id, what: printable(&what) };
+            self.record(serial.clone(), at, facts);
+        }
+    }
+
+    fn login_refused(&self, serial: Serial, peer: &Peer, refusal: Refusal, at: DateTime<Utc>) {
+        let facts = Facts::LoginRefused {
+            address: peer.address.to_string(),
+            transport: transport(peer.transport).to_owned(),
+            reason: refusal.to_string(),
+        };
+        self.record(serial, at, facts);
+    }
+
+    fn record(&self, serial: Serial, at: DateTime<Utc>, facts: Facts) {
+        self.app.timeline.record(Entry { serial, at, facts });
+    }
+}
+
+/// The name used in the timeline.
+fn transport(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Tcp => "tcp",
+        Transport::Tls => "tls",
+        Transport::WebSocket => "websocket",
+    }
+}
+
+/// The name used in the timeline.
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::V3 => "3.1.1",
+        Version::V5 => "5.0",
+    }
+}
+
+/// The longest text from a client that the timeline repeats, in characters.
+const MAX_REPEATED: usize = 200;
+
+/// A text from a client, short and without control characters: Postgres can't hold a NUL.
+fn printable(text: &str) -> String {
+    text.chars().take(MAX_REPEATED).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Whether a text in the value has a NUL character, which `jsonb` can't hold.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(has_nul),
+        Value::Object(fields) => fields.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}

@@ -1,0 +1,424 @@
+//! The way of a telemetry payload to the writer: parse, find the device and its metrics, encode, queue.
+//!
+//! All but the commit happens on the task of the session or request that brought the payload, so that many
+//! devices are served by many cores and a slow one waits alone.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use setpoint_broker::{Ack, Outcome};
+use setpoint_model::{
+    Clock, Serial,
+    telemetry::{self, Malformed, Parsed, Problem, Problems, Window},
+    timeline::{Entry, Facts},
+};
+use setpoint_store::{Error as StoreError, Store, telemetry::Rows};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::{
+    catalog::{Catalog, Device, MAX_METRIC_NAMES},
+    metrics::Metrics,
+};
+use crate::{app::Timeline, config};
+
+/// How many problems an entry of the timeline tells.
+const TOLD_PROBLEMS: usize = 5;
+
+/// Pauses between attempts while Postgres is away.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Takes telemetry payloads. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingest(Arc<Shared>);
+
+struct Shared {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    timeline: Timeline,
+    limits: telemetry::Limits,
+    skew: TimeDelta,
+    retention: TimeDelta,
+    max_device_metrics: usize,
+    catalog: Catalog,
+    queue: mpsc::Sender<Batch>,
+    /// One permit per row that may wait.
+    space: Arc<Semaphore>,
+    max_queue: u32,
+    metrics: Metrics,
+}
+
+/// The rows of one payload, and who waits for them to be committed.
+pub struct Batch {
+    /// The rows.
+    pub rows: Rows,
+    /// Who waits.
+    pub receipt: Receipt,
+    /// Its room in the queue.
+    _room: Room,
+}
+
+/// Room for a batch in the queue, free again when it is dropped.
+struct Room {
+    _permit: OwnedSemaphorePermit,
+    rows: i64,
+    queued: Gauge,
+}
+
+impl Room {
+    fn new(permit: OwnedSemaphorePermit, rows: usize, queued: &Gauge) -> Self {
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        queued.inc_by(rows);
+        Self { _permit: permit, rows, queued: queued.clone() }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.queued.dec_by(self.rows);
+    }
+}
+
+/// Who waits for a commit. Dropping it without a word leaves the payload unacknowledged.
+pub enum Receipt {
+    /// An MQTT client, with what it is told once the rows are safe.
+    Mqtt(Ack, Outcome),
+    /// A request.
+    Http(oneshot::Sender<Result<(), NotStored>>),
+}
+
+/// The database refuses these rows for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the samples could not be stored")]
+pub struct NotStored;
+
+impl Receipt {
+    /// The rows are committed.
+    pub fn stored(self) {
+        match self {
+            Self::Mqtt(ack, outcome) => ack.complete(outcome),
+            // A request that was given up needs no answer.
+            Self::Http(waiting) => drop(waiting.send(Ok(()))),
+        }
+    }
+
+    /// The rows can never be committed.
+    pub fn refused(self) {
+        match self {
+            Self::Mqtt(ack, _) => ack.complete(Outcome::Invalid(NotStored.to_string())),
+            Self::Http(waiting) => drop(waiting.send(Err(NotStored))),
+        }
+    }
+}
+
+/// What became of a payload, as far as its sender is concerned.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Report {
+    /// Samples stored, or stored before.
+    pub stored: usize,
+    /// What was not stored, and why.
+    pub problems: Problems,
+    /// Objects whose time was too far ahead: stored at their arrival.
+    pub skewed: usize,
+}
+
+/// Rows ready for the queue.
+struct Prepared {
+    rows: Rows,
+    report: Report,
+}
+
+/// Why a payload has no rows.
+enum Refused {
+    Malformed(Malformed),
+    /// There is no such device.
+    Gone,
+    Store(StoreError),
+}
+
+/// Why a payload was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// Nothing of it can be read.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// There is no such device.
+    #[error("no such device")]
+    NoDevice,
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The server is shutting down.
+    #[error("shutting down")]
+    Stopping,
+    /// The database refuses the rows.
+    #[error(transparent)]
+    NotStored(#[from] NotStored),
+}
+
+impl From<Refused> for IngestError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Malformed(malformed) => Self::Malformed(malformed),
+            Refused::Gone => Self::NoDevice,
+            Refused::Store(error) => Self::Store(error),
+        }
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Ingest {
+    /// An ingest, and the queue that `tasks::telemetry_writer` empties.
+    pub fn new(
+        store: Store,
+        clock: Arc<dyn Clock>,
+        timeline: Timeline,
+        config: &config::Telemetry,
+        registry: &mut Registry,
+    ) -> (Self, mpsc::Receiver<Batch>) {
+        let max_queue = u32::try_from(config.max_queue).unwrap_or(u32::MAX).min(MAX_PERMITS);
+        let (queue, batches) = mpsc::channel(config.max_queue.clamp(1, MAX_MESSAGES));
+        let shared = Shared {
+            store,
+            clock,
+            timeline,
+            limits: telemetry::Limits {
+                items: config.max_batch,
+                metrics: config.max_metrics,
+                text: config.max_text,
+            },
+            skew: delta(config.max_clock_skew),
+            retention: delta(config.retention),
+            max_device_metrics: config.max_metrics_per_device,
+            catalog: Catalog::default(),
+            queue,
+            space: Arc::new(Semaphore::new(max_queue as usize)),
+            max_queue,
+            metrics: Metrics::register(registry),
+        };
+        (Self(Arc::new(shared)), batches)
+    }
+
+    /// The counts, for the writer.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// Forgets a device that was deleted, so that its serial may come back as another one.
+    pub fn forget(&self, serial: &Serial) {
+        self.0.catalog.forget(serial);
+    }
+
+    /// Takes a payload from MQTT and completes `ack` once all that can be stored is committed. While Postgres is
+    /// away this waits, and with it the session; samples of a device that is gone need no keeping.
+    pub async fn from_mqtt(&self, serial: &Serial, payload: &[u8], arrived: DateTime<Utc>, ack: Ack) {
+        let mut pause = FIRST_PAUSE;
+        let prepared = loop {
+            match self.prepare(serial, payload, arrived).await {
+                Err(Refused::Store(error)) => {
+                    if !error.is_unavailable() {
+                        tracing::warn!(%serial, error = &error as &dyn std::error::Error, "telemetry waits");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                done => break done,
+            }
+        };
+        match prepared {
+            Ok(Prepared { rows, report }) => {
+                let outcome = report.problems.sentence().map_or(Outcome::Accepted, Outcome::Invalid);
+                self.record(serial, arrived, &report);
+                if rows.is_empty() {
+                    ack.complete(outcome);
+                } else {
+                    // The queue is closed at shutdown only: then the sample stays with the device.
+                    let _ = self.enqueue(rows, Receipt::Mqtt(ack, outcome)).await;
+                }
+            }
+            Err(Refused::Malformed(malformed)) => {
+                self.record_malformed(serial, arrived, &malformed);
+                ack.complete(Outcome::Invalid(malformed.to_string()));
+            }
+            Err(Refused::Gone | Refused::Store(_)) => ack.complete(Outcome::Accepted),
+        }
+    }
+
+    /// Takes a payload from a request and answers once all that can be stored is committed.
+    ///
+    /// # Errors
+    /// See [`IngestError`]; the database being away is one of them.
+    pub async fn from_http(&self, serial: &Serial, payload: &[u8]) -> Result<Report, IngestError> {
+        let arrived = self.0.clock.now();
+        let Prepared { rows, report } = match self.prepare(serial, payload, arrived).await {
+            Err(Refused::Malformed(malformed)) => {
+                self.record_malformed(serial, arrived, &malformed);
+                return Err(malformed.into());
+            }
+            other => other?,
+        };
+        self.record(serial, arrived, &report);
+        if !rows.is_empty() {
+            let (sender, committed) = oneshot::channel();
+            self.enqueue(rows, Receipt::Http(sender)).await?;
+            committed.await.map_err(|_| IngestError::Stopping)??;
+        }
+        Ok(report)
+    }
+
+    /// From bytes to rows, step by step.
+    async fn prepare(
+        &self,
+        serial: &Serial,
+        payload: &[u8],
+        arrived: DateTime<Utc>,
+    ) -> Result<Prepared, Refused> {
+        let window = self.window(arrived);
+        let mut parsed = telemetry::parse(payload, &self.0.limits, window).map_err(Refused::Malformed)?;
+        let Some(device) = self.0.catalog.device(&self.0.store, serial).await? else {
+            self.0.metrics.orphaned.inc_by(parsed.samples.len() as u64);
+            return Err(Refused::Gone);
+        };
+        let ids = self.metric_ids(&parsed).await?;
+        let admitted = self.admit_metrics(serial, &device, &mut parsed, ids).await?;
+        Ok(self.encode(&device, parsed, &admitted, arrived))
+    }
+
+    fn window(&self, arrived: DateTime<Utc>) -> Window {
+        Window { oldest: arrived - self.0.retention, newest: arrived + self.0.skew }
+    }
+
+    /// The metric id of each sample; `None` when no more names can be known.
+    async fn metric_ids(&self, parsed: &Parsed<'_>) -> Result<Vec<Option<i32>>, Refused> {
+        let catalog = &self.0.catalog;
+        let names = || parsed.samples.iter().map(|sample| &*sample.metric);
+        let ids = catalog.known(names());
+        if ids.iter().all(Option::is_some) {
+            return Ok(ids);
+        }
+        let mut missing: Vec<String> =
+            names().zip(&ids).filter(|(_, id)| id.is_none()).map(|(name, _)| name.to_owned()).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        // One payload can't bring more new names than its device may have.
+        missing.truncate(self.0.max_device_metrics);
+        catalog.learn(&self.0.store, &missing).await?;
+        Ok(catalog.known(names()))
+    }
+
+    /// Records metrics that are new to the device, and refuses those beyond its limit.
+    async fn admit_metrics(
+        &self,
+        serial: &Serial,
+        device: &Device,
+        parsed: &mut Parsed<'_>,
+        ids: Vec<Option<i32>>,
+    ) -> Result<Vec<Option<i32>>, Refused> {
+        let (mut fresh, had) = device.unseen(ids.iter().copied().flatten());
+        if fresh.is_empty() && ids.iter().all(Option::is_some) {
+            return Ok(ids);
+        }
+        let refused = fresh.split_off(fresh.len().min(self.0.max_device_metrics.saturating_sub(had)));
+        if !fresh.is_empty() {
+            match self.0.store.add_device_metrics(device.id, &fresh).await {
+                Ok(()) => device.add(&fresh),
+                Err(StoreError::Reference { .. }) => {
+                    self.0.catalog.forget(serial);
+                    return Err(Refused::Gone);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let mut admitted = ids;
+        let mut told: Vec<String> = Vec::new();
+        for (sample, id) in parsed.samples.iter().zip(&mut admitted) {
+            let message = match *id {
+                Some(known) if refused.binary_search(&known).is_err() => continue,
+                Some(_) => format!("a device has at most {} metrics", self.0.max_device_metrics),
+                None => format!("there are at most {MAX_METRIC_NAMES} metric names on this server"),
+            };
+            *id = None;
+            if !told.iter().any(|name| *name == sample.metric) {
+                told.push(sample.metric.to_string());
+                parsed.problems.push(Problem {
+                    item: None,
+                    key: Some(sample.metric.to_string()),
+                    message: message.into(),
+                });
+            }
+        }
+        Ok(admitted)
+    }
+
+    fn encode(
+        &self,
+        device: &Device,
+        parsed: Parsed<'_>,
+        admitted: &[Option<i32>],
+        arrived: DateTime<Utc>,
+    ) -> Prepared {
+        let arrival = match parsed.untimed {
+            0 => arrived,
+            count => device.reserve_arrival(arrived, count),
+        };
+        let mut rows = Rows::with_capacity(parsed.samples.len());
+        for (sample, metric) in parsed.samples.iter().zip(admitted) {
+            if let Some(metric) = metric {
+                rows.push(device.id, *metric, sample.at.resolve(arrival), &sample.value);
+            }
+        }
+        let report = Report {
+            stored: rows.len(),
+            problems: parsed.problems,
+            skewed: parsed.skewed,
+        };
+        Prepared { rows, report }
+    }
+
+    /// Waits for room and queues the rows.
+    async fn enqueue(&self, rows: Rows, receipt: Receipt) -> Result<(), IngestError> {
+        let shared = &self.0;
+        let wanted = u32::try_from(rows.len()).unwrap_or(u32::MAX).min(shared.max_queue);
+        let space = Arc::clone(&shared.space);
+        let Ok(permit) = space.acquire_many_owned(wanted).await else { return Err(IngestError::Stopping) };
+        let room = Room::new(permit, rows.len(), &shared.metrics.queued);
+        shared.queue.send(Batch { rows, receipt, _room: room }).await.map_err(|_| IngestError::Stopping)
+    }
+
+    fn record(&self, serial: &Serial, at: DateTime<Utc>, report: &Report) {
+        let count = report.problems.count();
+        if count > 0 {
+            self.0.metrics.rejected.inc_by(count as u64);
+            let problems = report.problems.listed().iter().take(TOLD_PROBLEMS).map(ToString::to_string).collect();
+            let facts = Facts::TelemetryRejected { problems, count, stored: report.stored };
+            self.0.timeline.record(Entry { serial: serial.clone(), at, facts });
+        }
+        if report.skewed > 0 {
+            self.0.metrics.skewed.inc_by(report.skewed as u64);
+            let facts = Facts::ClockAhead { items: report.skewed };
+            self.0.timeline.record(Entry { serial: serial.clone(), at, facts });
+        }
+    }
+
+    fn record_malformed(&self, serial: &Serial, at: DateTime<Utc>, malformed: &Malformed) {
+        self.0.metrics.rejected.inc();
+        let facts = Facts::TelemetryRejected { problems: vec![malformed.to_string()], count: 1, stored: 0 };
+        self.0.timeline.record(Entry { serial: serial.clone(), at, facts });
+    }
+}
+
+/// The most permits a semaphore of tokio is asked for here.
+const MAX_PERMITS: u32 = u32::MAX >> 3;
+
+/// The most batches in the queue: the rows are bounded by permits, this bounds the list itself.
+const MAX_MESSAGES: usize = 1 << 20;
+
+fn delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}

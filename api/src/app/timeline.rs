@@ -1,0 +1,131 @@
+//! The timeline of devices: recorded on the side, read by people.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use setpoint_model::{
+    Scope, Serial,
+    timeline::{Entry, Kind},
+};
+use setpoint_store::timeline::StoredEntry;
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{Actor, App, Error};
+use crate::config;
+
+/// Devices whose entries are counted at once; beyond it the counting begins anew.
+const MAX_COUNTED: usize = 100_000;
+
+/// The interval over which entries are counted.
+const WINDOW: Duration = Duration::from_secs(60);
+
+/// Takes entries for the timeline of devices. Cheap to clone.
+///
+/// Recording never waits and may lose: what finds the queue full, or is more than one device may have in a
+/// minute, is dropped and counted. What must not be lost stands in a table of its own.
+#[derive(Clone)]
+pub struct Timeline(Arc<Shared>);
+
+struct Shared {
+    queue: mpsc::Sender<Entry>,
+    limits: config::Timeline,
+    counted: Mutex<Counted>,
+    dropped: Counter,
+}
+
+/// How many entries each device has had in the present window.
+struct Counted {
+    begun: Instant,
+    entries: HashMap<Serial, Count>,
+}
+
+#[derive(Default)]
+struct Count {
+    all: u32,
+    refusals: u32,
+}
+
+impl Timeline {
+    /// A timeline, and the queue from which `tasks::timeline_writer` writes it.
+    pub fn new(limits: &config::Timeline, metrics: &mut Registry) -> (Self, mpsc::Receiver<Entry>) {
+        let dropped = Counter::default();
+        metrics.register(
+            "timeline_dropped",
+            "Timeline entries dropped by a full queue or a device's limit",
+            dropped.clone(),
+        );
+        let (queue, entries) = mpsc::channel(limits.max_queue);
+        let counted = Mutex::new(Counted { begun: Instant::now(), entries: HashMap::new() });
+        (Self(Arc::new(Shared { queue, limits: limits.clone(), counted, dropped })), entries)
+    }
+
+    /// Records an entry, unless the device had its share or the queue is full.
+    pub fn record(&self, entry: Entry) {
+        if !self.within_limits(&entry) || self.0.queue.try_send(entry).is_err() {
+            self.0.dropped.inc();
+        }
+    }
+
+    fn within_limits(&self, entry: &Entry) -> bool {
+        let limits = &self.0.limits;
+        let mut counted = self.0.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if counted.begun.elapsed() >= WINDOW || counted.entries.len() >= MAX_COUNTED {
+            counted.begun = Instant::now();
+            counted.entries.clear();
+        }
+        let count = counted.entries.entry(entry.serial.clone()).or_default();
+        let refusal = is_refusal(entry.facts.kind());
+        let within = count.all < limits.max_per_minute
+            && (!refusal || count.refusals < limits.max_refusals_per_minute);
+        count.all = count.all.saturating_add(1);
+        count.refusals = count.refusals.saturating_add(u32::from(refusal));
+        within
+    }
+}
+
+/// Whether a kind tells of something that a faulty or hostile client can cause at will.
+fn is_refusal(kind: Kind) -> bool {
+    match kind {
+        Kind::LoginRefused
+        | Kind::AccessDenied
+        | Kind::AckRejected
+        | Kind::SettingsSetRejected
+        | Kind::TelemetryRejected
+        | Kind::ClockAhead
+        | Kind::MessageRejected => true,
+        Kind::Created
+        | Kind::CredentialRotated
+        | Kind::CredentialRevoked
+        | Kind::Connected
+        | Kind::Disconnected
+        | Kind::SettingsChanged
+        | Kind::SettingsApplied
+        | Kind::SettingsRefused
+        | Kind::CommandResult
+        | Kind::FirmwareStatus => false,
+    }
+}
+
+impl App {
+    /// A page of a device's timeline, newest first: entries with ids below `before`, of the kinds given (all if
+    /// none is).
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:read`, [`Error::NotFound`] for an unknown device.
+    pub async fn timeline(
+        &self,
+        actor: &Actor,
+        serial: &Serial,
+        kinds: &[Kind],
+        before: Option<i64>,
+        limit: i64,
+    ) -> Result<Vec<StoredEntry>, Error> {
+        actor.require(Scope::DevicesRead)?;
+        let device_id = self.store.device_id(serial).await?.ok_or(Error::NotFound { what: "device" })?;
+        Ok(self.store.timeline(device_id, kinds, before, limit).await?)
+    }
+}

@@ -1,0 +1,80 @@
+//! Writes who is connected, many devices in one statement.
+
+use std::time::Duration;
+
+use setpoint_model::{Serial, presence::DisconnectReason};
+use setpoint_store::{Error, presence::PresenceChange};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::App;
+
+/// How long changes gather, so that a storm of reconnects is a few statements.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// Devices in one statement.
+const STEP: usize = 5_000;
+
+/// Pause before another attempt while Postgres is away.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Takes offline what servers before this one left online: before the first session.
+///
+/// # Errors
+/// When the database fails.
+pub async fn take_over(app: &App) -> Result<(), Error> {
+    let reason = DisconnectReason::ServerStopped;
+    let devices = app.store.take_over_presence(app.presence.server(), reason, app.clock.now()).await?;
+    if devices > 0 {
+        tracing::warn!(devices, "the server before this one stopped without notice; its devices are offline");
+    }
+    Ok(())
+}
+
+/// Writes changes until `stop`, then the last ones, and takes offline whatever is left.
+pub async fn run(app: App, stop: CancellationToken) {
+    while stop.run_until_cancelled(app.presence.waiting()).await.is_some() {
+        stop.run_until_cancelled(tokio::time::sleep(GATHER)).await;
+        if let Err(error) = flush(&app).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "presence waits for Postgres");
+            stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+        }
+    }
+    let ended = async {
+        flush(&app).await?;
+        let reason = DisconnectReason::ServerShutdown;
+        app.store.end_presence(app.presence.server(), reason, app.clock.now()).await
+    };
+    if let Err(error) = ended.await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "stopped without Postgres; the next start finds who was online"
+        );
+    }
+}
+
+/// Writes all that is waiting; what can't be written waits on.
+async fn flush(app: &App) -> Result<(), Error> {
+    let mut taken = app.presence.take();
+    let changes: Vec<PresenceChange> = taken.changes.values().cloned().collect();
+    let seen: Vec<_> = taken.seen.iter().map(|(serial, at)| (serial.clone(), *at)).collect();
+    let done: Result<(), Error> = async {
+        for step in changes.chunks(STEP) {
+            app.store.write_presence(app.presence.server(), step).await?;
+            step.iter().for_each(|change| forget(&mut taken.changes, &change.serial));
+        }
+        for step in seen.chunks(STEP) {
+            app.store.write_last_seen(app.presence.server(), step).await?;
+            step.iter().for_each(|(serial, _)| forget(&mut taken.seen, serial));
+        }
+        Ok(())
+    }
+    .await;
+    if done.is_err() {
+        app.presence.put_back(taken);
+    }
+    done
+}
+
+fn forget<T>(waiting: &mut std::collections::HashMap<Serial, T>, serial: &Serial) {
+    waiting.remove(serial);
+}
