@@ -12,7 +12,7 @@
 
 use std::{
     fmt::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{LazyLock, mpsc},
     time::Duration,
 };
@@ -266,9 +266,16 @@ fn runner() -> u32 {
     }
 }
 
-/// Short, since a socket's path is bounded, and known to every process of the run.
+/// A name that every process of the run finds. Where one of them has made it already, it stays, even if memory
+/// has become short since.
 fn directory(runner: u32) -> PathBuf {
-    PathBuf::from(format!("/tmp/setpoint-test-{}-{runner}", Uid::effective()))
+    let name = format!("setpoint-test-{}-{runner}", Uid::effective());
+    let made = Path::new("/dev/shm").join(&name);
+    if made.exists() {
+        made
+    } else {
+        throwaway::base_directory().join(name)
+    }
 }
 
 /// A database to drop, and whom to tell.

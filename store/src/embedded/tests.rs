@@ -22,7 +22,7 @@ fn data_dir() -> TempDir {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::Builder::new()
         .prefix("setpoint-embedded-")
-        .tempdir_in("/tmp")
+        .tempdir_in(throwaway::base_directory())
         .unwrap();
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
     dir
