@@ -1,6 +1,8 @@
 //! One simulated device: what it is given, and the handle to it.
 
 mod actor;
+mod sampler;
+mod traffic;
 
 use std::{sync::Arc, time::Duration};
 

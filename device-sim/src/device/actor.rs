@@ -1,52 +1,30 @@
 //! The task behind a [`Device`](super::Device): one loop over its connection, its timers and its orders.
 
+mod hearing;
+
 use std::{collections::VecDeque, time::Duration};
 
-use bytes::Bytes;
 use serde::Serialize;
-use serde_json::{Value, json};
 use setpoint_model::{Channel, Topic};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{DeviceOptions, Ended, Order, PublishError, State};
+use super::{
+    DeviceOptions, Ended, Order, PublishError, Session, State,
+    sampler::Sampler,
+    traffic::{Outgoing, Purpose, Traffic},
+};
 use crate::{
-    behaviour::{
-        self, Behaviour, Command, FirmwareOffer, FirmwareStatus, Heard as Outcome, SettingsDocument,
-    },
+    behaviour::{Behaviour, FirmwareStatus},
     event::Event,
     link::{Heard, Link, Loss},
-    weather::Weather,
 };
 
-/// Publishes that wait for room in the connection.
-const OUTBOX: usize = 64;
 /// How long a leaving device waits for its DISCONNECT to be written, and for the server to close.
 const GOODBYE: Duration = Duration::from_secs(1);
-
-/// What a publish was for.
-enum Purpose {
-    Acknowledgement {
-        version: u64,
-    },
-    Telemetry {
-        sample: Value,
-    },
-    Report,
-    Ordered {
-        done: oneshot::Sender<Result<(), PublishError>>,
-    },
-}
-
-struct Outgoing {
-    channel: Channel,
-    at_least_once: bool,
-    payload: Vec<u8>,
-    purpose: Purpose,
-}
 
 /// How a session ended.
 enum Left {
@@ -70,17 +48,10 @@ pub(super) struct Actor {
     /// Since CONNACK.
     connected: bool,
     behaviour: Behaviour,
-    weather: Weather,
-    /// Not yet given to the connection.
-    outbox: VecDeque<Outgoing>,
-    /// Given to the connection, packet id not yet known; in the order of the requests.
-    submitted: VecDeque<(Purpose, Instant)>,
-    /// Written at QoS 1, PUBACK outstanding.
-    in_flight: Vec<(u16, Purpose, Instant)>,
+    sampler: Option<Sampler>,
+    traffic: Traffic,
     firmware: VecDeque<FirmwareStatus>,
     firmware_at: Option<Instant>,
-    telemetry_at: Option<Instant>,
-    last_sample: Option<Instant>,
     subscribed_at: Option<Instant>,
     leave_at: Option<Instant>,
 }
@@ -93,7 +64,10 @@ impl Actor {
         stop: CancellationToken,
     ) -> Self {
         let behaviour = Behaviour::new(options.refuse.iter().cloned());
-        let weather = Weather::around(&options.serial);
+        let sampler = options
+            .telemetry
+            .clone()
+            .map(|plan| Sampler::new(plan, &options.serial));
         Self {
             options,
             orders,
@@ -101,14 +75,10 @@ impl Actor {
             stop,
             connected: false,
             behaviour,
-            weather,
-            outbox: VecDeque::new(),
-            submitted: VecDeque::new(),
-            in_flight: Vec::new(),
+            sampler,
+            traffic: Traffic::default(),
             firmware: VecDeque::new(),
             firmware_at: None,
-            telemetry_at: None,
-            last_sample: None,
             subscribed_at: None,
             leave_at: None,
         }
@@ -116,7 +86,7 @@ impl Actor {
 
     pub(super) async fn run(mut self) {
         let ended = self.live().await;
-        self.forget_session();
+        self.traffic.forget();
         match ended {
             Ended::Stopped => self.tell(&Event::Stopped {
                 was_connected: self.connected,
@@ -141,6 +111,9 @@ impl Actor {
                 Left::NotAuthorized => return Ended::NotAuthorized,
                 Left::Lost { reason } => {
                     failures = if self.connected { 1 } else { failures + 1 };
+                    if self.options.session == Session::Clean {
+                        self.traffic.forget();
+                    }
                     (reason, self.options.backoff.wait(failures))
                 }
                 Left::Away {
@@ -151,7 +124,7 @@ impl Actor {
                     failures = 0;
                     if !keeps_link {
                         link = Link::new(&self.options);
-                        self.forget_session();
+                        self.traffic.forget();
                     }
                     (reason.to_owned(), away)
                 }
@@ -227,13 +200,13 @@ impl Actor {
                         if self.connected {
                             self.queue(Outgoing { channel, at_least_once, payload, purpose });
                         } else {
-                            fail(purpose, PublishError::NotSent);
+                            purpose.settle(Err(PublishError::NotSent));
                         }
                     }
                 },
             }
             if self.connected {
-                self.drain_outbox(link);
+                self.submit(link);
             }
         }
     }
@@ -244,18 +217,22 @@ impl Actor {
         if !self.connected {
             return far;
         }
-        [self.leave_at, self.firmware_at, self.telemetry_at]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(far)
+        [
+            self.leave_at,
+            self.firmware_at,
+            self.sampler.as_ref().and_then(Sampler::due),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or(far)
     }
 
     fn begin_session(&mut self, link: &Link, session_present: bool, took: Duration) {
         let now = Instant::now();
         self.connected = true;
         if !session_present {
-            self.forget_session();
+            self.traffic.forget();
         }
         self.behaviour.session_began();
         let serial = &self.options.serial;
@@ -269,9 +246,8 @@ impl Actor {
             .options
             .absence
             .map(|a| now + a.every.mul_f64(0.8 + 0.4 * fastrand::f64()));
-        if let Some(plan) = &self.options.telemetry {
-            let first = now + plan.first_after;
-            self.telemetry_at = Some(self.telemetry_at.map_or(first, |at| at.max(now)));
+        if let Some(sampler) = &mut self.sampler {
+            sampler.session_began(now);
         }
         self.state.send_modify(|state| state.connects += 1);
         self.tell(&Event::Connected {
@@ -280,136 +256,21 @@ impl Actor {
         });
     }
 
-    /// Whatever was on its way in a session that is gone for good.
-    fn forget_session(&mut self) {
-        let submitted = std::mem::take(&mut self.submitted)
-            .into_iter()
-            .map(|(purpose, _)| purpose);
-        let in_flight = std::mem::take(&mut self.in_flight)
-            .into_iter()
-            .map(|(_, purpose, _)| purpose);
-        for purpose in submitted.chain(in_flight) {
-            fail(purpose, PublishError::Unknown);
-        }
-        for outgoing in std::mem::take(&mut self.outbox) {
-            fail(outgoing.purpose, PublishError::NotSent);
-        }
-    }
-
-    fn hear(&mut self, heard: Heard) {
-        match heard {
-            Heard::Subscribed { granted: true } => {
-                self.state.send_modify(|state| state.ready = true);
-                self.tell(&Event::Subscribed);
-            }
-            Heard::Subscribed { granted: false } => self.tell(&Event::SubscriptionRefused),
-            Heard::Message { topic, payload } => self.hear_message(topic, &payload),
-            Heard::Sent { id } => self.sent(id),
-            Heard::Acknowledged { id, refused } => self.acknowledged(id, refused),
-            Heard::SaidGoodbye | Heard::Nothing | Heard::Connected { .. } | Heard::Lost(_) => {}
-        }
-    }
-
-    fn hear_message(&mut self, topic: String, payload: &Bytes) {
-        let heard = match topic.parse::<Topic>().map(|topic| topic.channel) {
-            Ok(Channel::Settings) => behaviour::read(payload).map(|document| self.hear_settings(document)),
-            Ok(Channel::Commands) => behaviour::read(payload).map(|command| self.hear_command(command)),
-            // An empty payload withdraws a firmware.
-            Ok(Channel::Firmware) if payload.is_empty() => Ok(()),
-            Ok(Channel::Firmware) => behaviour::read(payload).map(|offer| self.hear_firmware(offer)),
-            _ => Ok(()),
-        };
-        if let Err(error) = heard {
-            self.tell(&Event::Unreadable {
-                topic,
-                reason: error.to_string(),
+    fn sample(&mut self, now: Instant) {
+        let asked = self.behaviour.report_interval();
+        let at = self.options.clock.now();
+        let Some(sampler) = &mut self.sampler else { return };
+        if let Some(sample) = sampler.sample(asked, now, at) {
+            let at_least_once = sampler.at_least_once();
+            let payload = sample.to_string().into_bytes();
+            let purpose = Purpose::Telemetry { sample };
+            self.queue(Outgoing {
+                channel: Channel::Telemetry,
+                at_least_once,
+                payload,
+                purpose,
             });
         }
-    }
-
-    fn hear_settings(&mut self, document: SettingsDocument) {
-        let wanted = std::sync::Arc::new(document.settings.clone());
-        match self.behaviour.hear_settings(document) {
-            Outcome::Stale { version, current } => self.tell(&Event::StaleSettings { version, current }),
-            Outcome::Applied(acknowledgement) => {
-                let version = acknowledgement.version;
-                let after_subscribe = self.subscribed_at.take().map(|at| at.elapsed());
-                self.reschedule_telemetry();
-                self.state.send_modify(|state| {
-                    state.version = Some(version);
-                    state.settings = std::sync::Arc::clone(&acknowledgement.settings);
-                });
-                let purpose = Purpose::Acknowledgement { version };
-                self.report(Channel::SettingsAck, &acknowledgement, purpose);
-                let refused = acknowledgement.errors;
-                self.tell(&Event::Settings {
-                    version,
-                    settings: wanted,
-                    refused,
-                    after_subscribe,
-                });
-            }
-        }
-    }
-
-    fn hear_command(&mut self, command: Command) {
-        let result = self.behaviour.obey(&command, self.options.clock.now());
-        self.report(Channel::CommandResult(command.id), &result, Purpose::Report);
-        self.tell(&Event::Command {
-            id: command.id,
-            name: command.name,
-            code: result.code,
-        });
-    }
-
-    fn hear_firmware(&mut self, offer: FirmwareOffer) {
-        self.firmware = self.behaviour.install(offer).into();
-        self.firmware_at = Some(Instant::now());
-    }
-
-    fn report_firmware(&mut self, now: Instant) {
-        if self.firmware_at.is_none_or(|at| at > now) {
-            return;
-        }
-        if let Some(status) = self.firmware.pop_front() {
-            self.report(Channel::FirmwareStatus, &status, Purpose::Report);
-            self.tell(&Event::Firmware { status });
-        }
-        self.firmware_at = (!self.firmware.is_empty()).then(|| now + self.options.firmware_step);
-    }
-
-    /// The interval may have changed: the next sample is due that long after the last.
-    fn reschedule_telemetry(&mut self) {
-        let Some(plan) = &self.options.telemetry else {
-            return;
-        };
-        if let (None, Some(last)) = (plan.every, self.last_sample) {
-            self.telemetry_at = Some((last + self.behaviour.report_interval()).max(Instant::now()));
-        }
-    }
-
-    fn sample(&mut self, now: Instant) {
-        if self.telemetry_at.is_none_or(|at| at > now) {
-            return;
-        }
-        let Some(plan) = &self.options.telemetry else {
-            return;
-        };
-        let at_least_once = plan.at_least_once;
-        let interval = plan.every.unwrap_or_else(|| self.behaviour.report_interval());
-        self.last_sample = Some(now);
-        self.telemetry_at = Some(now + interval);
-        let at = self.options.clock.now();
-        let reading = self.weather.read(at);
-        let sample = json!({ "temperature": reading.temperature, "humidity": reading.humidity, "at": at });
-        let payload = sample.to_string().into_bytes();
-        let purpose = Purpose::Telemetry { sample };
-        self.queue(Outgoing {
-            channel: Channel::Telemetry,
-            at_least_once,
-            payload,
-            purpose,
-        });
     }
 
     fn report(&mut self, channel: Channel, body: &impl Serialize, purpose: Purpose) {
@@ -424,100 +285,21 @@ impl Actor {
         }
     }
 
-    /// Queues a publish. When the server takes nothing for long, telemetry and orders are turned away first,
-    /// and a report then costs the oldest thing that waits: the newest state matters most.
     fn queue(&mut self, outgoing: Outgoing) {
-        if self.outbox.len() >= OUTBOX {
-            let reports = matches!(
-                outgoing.purpose,
-                Purpose::Acknowledgement { .. } | Purpose::Report
-            );
-            let turned_away = if reports { self.outbox.pop_front() } else { None };
-            let Some(turned_away) = turned_away else {
-                return self.turn_away(outgoing);
-            };
-            self.turn_away(turned_away);
-        }
-        self.outbox.push_back(outgoing);
-    }
-
-    fn turn_away(&self, outgoing: Outgoing) {
-        if let Purpose::Telemetry { .. } = outgoing.purpose {
-            self.tell(&Event::TelemetryDropped);
-        }
-        fail(outgoing.purpose, PublishError::NotSent);
-    }
-
-    fn drain_outbox(&mut self, link: &Link) {
-        while let Some(outgoing) = self.outbox.pop_front() {
-            let Outgoing {
-                channel,
-                at_least_once,
-                payload,
-                purpose,
-            } = outgoing;
-            let topic = Topic::new(self.options.serial.clone(), channel).to_string();
-            if !link.publish(topic, at_least_once, payload.clone()) {
-                self.outbox.push_front(Outgoing {
-                    channel,
-                    at_least_once,
-                    payload,
-                    purpose,
-                });
-                return;
+        if let Some(turned_away) = self.traffic.queue(outgoing) {
+            if let Purpose::Telemetry { .. } = turned_away.purpose {
+                self.tell(&Event::TelemetryDropped);
             }
-            self.submitted.push_back((purpose, Instant::now()));
+            turned_away.purpose.settle(Err(PublishError::NotSent));
         }
     }
 
-    /// rumqttc takes requests in order, so the oldest submitted is the one that was written; a packet id
-    /// that is in flight already is a repetition after a reconnect.
-    fn sent(&mut self, id: u16) {
-        if id != 0 && self.in_flight.iter().any(|(known, ..)| *known == id) {
-            return;
-        }
-        let Some((purpose, at)) = self.submitted.pop_front() else {
-            return;
-        };
-        if let Purpose::Telemetry { sample } = &purpose {
-            self.state.send_modify(|state| state.telemetry_sent += 1);
-            self.tell(&Event::TelemetrySent {
-                sample: sample.clone(),
-            });
-        }
-        if id != 0 {
-            self.in_flight.push((id, purpose, at));
-        } else if let Purpose::Ordered { done } = purpose {
-            // Whoever ordered it may have stopped waiting.
-            let _ = done.send(Ok(()));
-        }
-    }
-
-    fn acknowledged(&mut self, id: u16, refused: Option<String>) {
-        let Some(index) = self.in_flight.iter().position(|(known, ..)| *known == id) else {
-            return;
-        };
-        let (_, purpose, at) = self.in_flight.swap_remove(index);
-        if let Some(reason) = refused {
-            self.tell(&Event::PublishRefused { reason });
-            return fail(purpose, PublishError::Refused);
-        }
-        let took = at.elapsed();
-        match purpose {
-            Purpose::Acknowledgement { version } => {
-                self.state.send_modify(|state| state.acknowledged = Some(version));
-                self.tell(&Event::Acknowledged { version, took });
-            }
-            Purpose::Telemetry { .. } => {
-                self.state.send_modify(|state| state.telemetry_acknowledged += 1);
-                self.tell(&Event::TelemetryAcknowledged { took });
-            }
-            Purpose::Ordered { done } => {
-                // Whoever ordered it may have stopped waiting.
-                let _ = done.send(Ok(()));
-            }
-            Purpose::Report => {}
-        }
+    fn submit(&mut self, link: &Link) {
+        let serial = &self.options.serial;
+        self.traffic.submit(|outgoing| {
+            let topic = Topic::new(serial.clone(), outgoing.channel).to_string();
+            link.publish(topic, outgoing.at_least_once, outgoing.payload.clone())
+        });
     }
 
     /// Says DISCONNECT and waits for the server to close; true if it did, so that the link can be used on.
@@ -554,13 +336,5 @@ impl Actor {
 
     fn tell(&self, event: &Event) {
         (self.options.observer)(&self.options.serial, event);
-    }
-}
-
-/// Tells whoever waits for a publish that it came to nothing.
-fn fail(purpose: Purpose, error: PublishError) {
-    if let Purpose::Ordered { done } = purpose {
-        // Whoever ordered it may have stopped waiting.
-        let _ = done.send(Err(error));
     }
 }
