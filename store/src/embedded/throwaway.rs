@@ -8,7 +8,7 @@ use std::{
     sync::LazyLock,
 };
 
-use nix::{sys::statvfs::statvfs, unistd::Uid};
+use nix::unistd::Uid;
 
 use super::{
     Error, Fetch,
@@ -24,6 +24,7 @@ use crate::database::ConnectOptions;
 
 /// Free memory, in bytes, from which on `/dev/shm` is used: a cluster and the databases of the tests under way
 /// take some 300 MB.
+#[cfg(target_os = "linux")]
 const ROOMY: u64 = 2 << 30;
 
 /// Where throwaway files go: in memory where there is room, which makes a database several times faster than on
@@ -31,11 +32,13 @@ const ROOMY: u64 = 2 << 30;
 /// path has to be short.
 pub(crate) fn base_directory() -> &'static Path {
     static BASE: LazyLock<&Path> = LazyLock::new(|| {
-        let memory = Path::new("/dev/shm");
-        let free = statvfs(memory).map_or(0, |found| {
-            u64::from(found.blocks_available()) * found.fragment_size()
-        });
-        if free >= ROOMY { memory } else { Path::new("/tmp") }
+        #[cfg(target_os = "linux")]
+        if let Ok(memory) = nix::sys::statvfs::statvfs("/dev/shm")
+            && memory.blocks_available() * memory.fragment_size() >= ROOMY
+        {
+            return Path::new("/dev/shm");
+        }
+        Path::new("/tmp")
     });
     *BASE
 }
