@@ -4,15 +4,22 @@
 //! database: whatever needs one goes through [`Backend`], and the rest of the server speaks to devices
 //! through [`Handle`].
 
+mod admission;
 pub mod backend;
 mod broker;
+mod bus;
 mod config;
 mod edge;
 mod error;
 mod handle;
 mod message;
+mod metrics;
+mod operators;
+mod session;
+mod shard;
 mod status;
 pub mod transport;
+mod wire;
 
 pub use self::{
     backend::{

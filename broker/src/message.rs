@@ -47,11 +47,35 @@ pub(crate) struct Message {
     pub(crate) publisher: Option<u64>,
     /// When the edge took it.
     pub(crate) at: Instant,
-    /// Its place in the order of its shard.
+    /// Its place in the order of its shard, given by [`crate::shard`].
     pub(crate) sequence: u64,
+    /// Put in place by [`crate::Handle::restore`]: for those who don't have its receipt yet.
+    pub(crate) restored: bool,
 }
 
 impl Message {
+    /// A message of the server.
+    pub(crate) fn from_server(message: Outgoing, restored: bool) -> Self {
+        Self {
+            name: ByteString::from(message.topic.to_string()),
+            topic: message.topic,
+            payload: message.payload,
+            qos: message.qos,
+            retain: message.retain,
+            receipt: message.receipt,
+            properties: None,
+            publisher: None,
+            at: Instant::now(),
+            sequence: 0,
+            restored,
+        }
+    }
+
+    /// What it weighs in a queue, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.payload.len() + self.name.len() + 64
+    }
+
     /// Whether its message expiry interval has run out [MQTT-3.3.2-5].
     pub(crate) fn is_expired(&self, now: Instant) -> bool {
         self.expiry()

@@ -1,0 +1,29 @@
+//! Sessions: what outlives a connection ([`state`]), the connection as others see it ([`live`]), and the task that
+//! owns its socket ([`connection`]).
+
+mod connect;
+mod connection;
+mod finish;
+mod inbound;
+mod live;
+mod outbound;
+mod queue;
+mod rate;
+mod received;
+mod registry;
+mod state;
+mod subscribe;
+mod subscription;
+#[cfg(test)]
+mod tests;
+mod will;
+mod window;
+
+pub(crate) use self::{
+    connection::run,
+    finish::wind_up,
+    live::Live,
+    registry::{Claim, Newcomer, claim, expire, leave},
+    state::{Delivery, Session},
+    subscription::Subscription,
+};

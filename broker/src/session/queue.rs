@@ -1,0 +1,183 @@
+//! What waits for a session, and its bounds.
+
+use std::{sync::Arc, time::Duration};
+
+use rmqtt_codec::types::QoS;
+use setpoint_model::presence::DisconnectReason;
+use tokio::time::Instant;
+
+use super::{
+    live::Live,
+    state::{Delivery, Item, Replay, Session, State, settings_receipt},
+    subscription::Subscription,
+};
+use crate::{
+    config::Config,
+    message::Message,
+    metrics::{Dropped, Limit, Metrics},
+};
+
+impl Session {
+    /// Puts a message behind what already waits, and wakes the connection.
+    pub(crate) fn offer(&self, delivery: Delivery, config: &Config, metrics: &Metrics) {
+        let live = {
+            let mut state = self.lock();
+            let own = self
+                .identity
+                .serial()
+                .is_some_and(|serial| *serial == delivery.message.topic.serial);
+            let version = settings_receipt(&delivery.message);
+            if own && delivery.message.restored && version.is_some() && state.newest_settings() >= version {
+                return;
+            }
+            state.push(delivery, own, config, metrics);
+            state.live.clone()
+        };
+        if let Some(live) = live {
+            live.waker.wake();
+        }
+    }
+
+    /// Puts the retained messages of a new subscription behind what already waits.
+    pub(crate) fn replay(&self, subscription: &Arc<Subscription>, messages: Vec<Arc<Message>>) {
+        if messages.is_empty() {
+            return;
+        }
+        let mut state = self.lock();
+        let subscription = Arc::clone(subscription);
+        state.queue.push_back(Item::Replay(Box::new(Replay {
+            subscription,
+            messages: messages.into_iter(),
+        })));
+    }
+
+    /// Drops what an earlier subscription to the same filter still wanted to replay: a new snapshot is to come.
+    pub(crate) fn cancel_replay(&self, filter: &setpoint_model::TopicFilter) {
+        self.lock()
+            .queue
+            .retain(|item| !matches!(item, Item::Replay(replay) if replay.subscription.filter == *filter));
+    }
+}
+
+impl State {
+    fn push(&mut self, delivery: Delivery, own: bool, config: &Config, metrics: &Metrics) {
+        if self.live.is_none() && delivery.qos == QoS::AtMostOnce {
+            return;
+        }
+        let replaces = own && delivery.message.retain && delivery.message.receipt.is_some();
+        let Some(delivery) = (if replaces {
+            self.supersede(delivery, metrics)
+        } else {
+            Some(delivery)
+        }) else {
+            return;
+        };
+        self.queued_bytes += delivery.message.weight();
+        self.queue.push_back(Item::Message(delivery));
+        match self.live.clone() {
+            Some(live) => self.bound_outbound(&live, config, metrics),
+            None => self.bound_offline(config, metrics),
+        }
+    }
+
+    /// A newer version takes the place of an older one that still waits: a device need not hear both.
+    fn supersede(&mut self, delivery: Delivery, metrics: &Metrics) -> Option<Delivery> {
+        for item in &mut self.queue {
+            if let Item::Message(waiting) = item
+                && waiting.message.topic == delivery.message.topic
+                && waiting.message.receipt.is_some()
+            {
+                self.queued_bytes = self.queued_bytes - waiting.message.weight() + delivery.message.weight();
+                *waiting = delivery;
+                metrics.dropped(Dropped::Superseded);
+                return None;
+            }
+        }
+        Some(delivery)
+    }
+
+    fn exceeds(&self, messages: usize, bytes: usize) -> bool {
+        self.queue.len() > messages || (self.queued_bytes > bytes && self.queue.len() > 1)
+    }
+
+    /// QoS 0 gives way first; a client whose QoS 1 and 2 messages overflow is ended, for it doesn't read.
+    fn bound_outbound(&mut self, live: &Live, config: &Config, metrics: &Metrics) {
+        while self.exceeds(config.outbound_queue_messages, config.outbound_queue_bytes) {
+            let newest = self.queue.len() - 1;
+            let expendable =
+                |item: Option<&Item>| matches!(item, Some(Item::Message(d)) if d.qos == QoS::AtMostOnce);
+            let index = if expendable(self.queue.get(newest)) {
+                Some(newest)
+            } else {
+                self.queue.iter().position(|item| expendable(Some(item)))
+            };
+            let Some(index) = index else {
+                metrics.limit(Limit::OutboundQueue);
+                live.end(DisconnectReason::LimitExceeded, false);
+                self.drop_oldest(Dropped::QueueFull, metrics);
+                return;
+            };
+            self.remove(index);
+            metrics.dropped(Dropped::QueueFull);
+        }
+    }
+
+    /// The oldest messages give way.
+    pub(super) fn bound_offline(&mut self, config: &Config, metrics: &Metrics) {
+        self.drop_aged(config.offline_queue_age, metrics);
+        while self.exceeds(config.offline_queue_messages, config.offline_queue_bytes) {
+            self.drop_oldest(Dropped::OfflineQueueFull, metrics);
+        }
+    }
+
+    /// Drops what waited for longer than `age`, and what expired.
+    pub(super) fn drop_aged(&mut self, age: Duration, metrics: &Metrics) {
+        let now = Instant::now();
+        while let Some(Item::Message(delivery)) = self.queue.front() {
+            let reason = if delivery.message.is_expired(now) {
+                Dropped::Expired
+            } else if now.saturating_duration_since(delivery.message.at) > age {
+                Dropped::TooOld
+            } else {
+                return;
+            };
+            self.remove(0);
+            metrics.dropped(reason);
+        }
+    }
+
+    fn drop_oldest(&mut self, reason: Dropped, metrics: &Metrics) {
+        self.remove(0);
+        metrics.dropped(reason);
+    }
+
+    fn remove(&mut self, index: usize) {
+        if let Some(Item::Message(delivery)) = self.queue.remove(index) {
+            self.queued_bytes = self.queued_bytes.saturating_sub(delivery.message.weight());
+        }
+    }
+
+    /// The connection is gone: QoS 0 and retained messages not yet sent go with it; the latter come again with the
+    /// next SUBSCRIBE.
+    pub(super) fn park(&mut self, config: &Config, metrics: &Metrics) {
+        self.queue
+            .retain(|item| matches!(item, Item::Message(delivery) if delivery.qos != QoS::AtMostOnce));
+        self.queued_bytes = self
+            .queue
+            .iter()
+            .map(|item| match item {
+                Item::Message(delivery) => delivery.message.weight(),
+                Item::Replay(_) => 0,
+            })
+            .sum();
+        self.queue.shrink_to_fit();
+        self.sent = 0;
+        self.bound_offline(config, metrics);
+    }
+
+    /// Puts the device's newest settings before everything that waits for a session that comes back.
+    pub(crate) fn push_settings_first(&mut self, delivery: Delivery) {
+        self.queued_bytes += delivery.message.weight();
+        self.queue.push_front(Item::Message(delivery));
+    }
+}

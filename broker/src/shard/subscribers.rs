@@ -1,0 +1,232 @@
+//! Who is subscribed, and whom a message goes to.
+
+use std::{num::NonZeroU32, sync::Arc};
+
+use rmqtt_codec::types::QoS;
+use setpoint_model::TopicFilter;
+
+use crate::{
+    message::Message,
+    session::{Session, Subscription},
+};
+
+/// The subscriptions to one device, or to all of a shard.
+#[derive(Default)]
+pub(super) struct Subscribers {
+    sessions: Vec<Subscriber>,
+    groups: Vec<Group>,
+}
+
+/// One session with its subscriptions here.
+struct Subscriber {
+    session: Arc<Session>,
+    subscriptions: Vec<Entry>,
+}
+
+struct Entry {
+    subscription: Arc<Subscription>,
+    /// Only messages after this place in the shard's order: the earlier ones were published before it.
+    after: u64,
+}
+
+/// A shared subscription [MQTT-4.8.2]: each message goes to one of its members.
+struct Group {
+    share: String,
+    filter: String,
+    members: Vec<(Arc<Session>, Entry)>,
+    next: usize,
+}
+
+/// How a message reaches a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Match {
+    /// The highest QoS of the subscriptions that match.
+    pub(super) qos: QoS,
+    pub(super) retain_as_published: bool,
+    pub(super) ids: Vec<NonZeroU32>,
+}
+
+impl Match {
+    pub(super) fn merge(mut self, other: Self) -> Self {
+        self.qos = self.qos.max(other.qos);
+        self.retain_as_published |= other.retain_as_published;
+        self.ids.extend(other.ids);
+        self
+    }
+}
+
+impl Entry {
+    fn hears(&self, session: &Session, message: &Message) -> bool {
+        self.after < message.sequence
+            && !(self.subscription.no_local && message.publisher == Some(session.id))
+            && self.subscription.filter.matches(&message.name)
+    }
+
+    fn found(&self) -> Match {
+        Match {
+            qos: self.subscription.qos,
+            retain_as_published: self.subscription.retain_as_published,
+            ids: self.subscription.id.into_iter().collect(),
+        }
+    }
+}
+
+impl Subscriber {
+    fn find(&self, message: &Message) -> Option<Match> {
+        self.subscriptions
+            .iter()
+            .filter(|entry| entry.hears(&self.session, message))
+            .map(Entry::found)
+            .reduce(Match::merge)
+    }
+}
+
+impl Subscribers {
+    pub(super) fn is_empty(&self) -> bool {
+        self.sessions.is_empty() && self.groups.is_empty()
+    }
+
+    /// Whether anyone may hear the message.
+    pub(super) fn hear(&self, message: &Message) -> bool {
+        self.sessions.iter().any(|s| {
+            s.subscriptions
+                .iter()
+                .any(|entry| entry.subscription.filter.matches(&message.name))
+        }) || self
+            .groups
+            .iter()
+            .any(|group| group.members.iter().any(|(session, e)| e.hears(session, message)))
+    }
+
+    /// Everyone the message goes to, apart from shared subscriptions.
+    pub(super) fn matches(&self, message: &Message) -> impl Iterator<Item = (&Arc<Session>, Match)> {
+        self.sessions
+            .iter()
+            .filter_map(|s| s.find(message).map(|found| (&s.session, found)))
+    }
+
+    /// How the message goes to one session, apart from shared subscriptions.
+    pub(super) fn match_of(&self, session: u64, message: &Message) -> Option<Match> {
+        self.sessions
+            .iter()
+            .find(|s| s.session.id == session)?
+            .find(message)
+    }
+
+    /// For each shared subscription that matches, the member whose turn it is, those who are connected first.
+    pub(super) fn pick_shared(&mut self, message: &Message) -> Vec<Option<(Arc<Session>, Match)>> {
+        let mut picked = Vec::new();
+        for group in &mut self.groups {
+            let count = group.members.len();
+            let hearing: Vec<usize> = (0..count)
+                .map(|turn| (group.next + turn) % count)
+                .filter(|index| {
+                    group
+                        .members
+                        .get(*index)
+                        .is_some_and(|(session, e)| e.hears(session, message))
+                })
+                .collect();
+            let connected = |index: &&usize| {
+                group
+                    .members
+                    .get(**index)
+                    .is_some_and(|(s, _)| s.lock().live.is_some())
+            };
+            let Some(first) = hearing.first() else { continue };
+            let index = *hearing.iter().find(connected).unwrap_or(first);
+            group.next = (index + 1) % count;
+            picked.push(group.members.get(index).and_then(|(session, entry)| {
+                let state = session.lock();
+                // A message of QoS 0 is not kept for one who is away.
+                let lost =
+                    state.live.is_none() && message.qos.less_value(entry.subscription.qos) == QoS::AtMostOnce;
+                (!lost).then(|| (Arc::clone(session), entry.found()))
+            }));
+        }
+        picked
+    }
+
+    /// Adds a subscription, or replaces the one with the same filter, which then goes on without a gap
+    /// [MQTT-3.8.4-3].
+    pub(super) fn add(&mut self, session: &Arc<Session>, subscription: &Arc<Subscription>, after: u64) {
+        let entry = Entry {
+            subscription: Arc::clone(subscription),
+            after,
+        };
+        if let Some(share) = subscription.filter.share() {
+            let filter = subscription.filter.as_str();
+            let group = match self
+                .groups
+                .iter()
+                .position(|g| g.share == share && g.filter == filter)
+            {
+                Some(index) => self.groups.get_mut(index),
+                None => {
+                    let (share, filter) = (share.to_owned(), filter.to_owned());
+                    self.groups.push(Group {
+                        share,
+                        filter,
+                        members: Vec::new(),
+                        next: 0,
+                    });
+                    self.groups.last_mut()
+                }
+            };
+            let Some(group) = group else { return };
+            match group
+                .members
+                .iter_mut()
+                .find(|(member, _)| member.id == session.id)
+            {
+                Some((_, old)) => old.subscription = entry.subscription,
+                None => group.members.push((Arc::clone(session), entry)),
+            }
+            return;
+        }
+        match self.sessions.iter_mut().find(|s| s.session.id == session.id) {
+            Some(subscriber) => {
+                let same = |old: &&mut Entry| old.subscription.filter == subscription.filter;
+                match subscriber.subscriptions.iter_mut().find(same) {
+                    Some(old) => old.subscription = entry.subscription,
+                    None => subscriber.subscriptions.push(entry),
+                }
+            }
+            None => {
+                let session = Arc::clone(session);
+                self.sessions.push(Subscriber {
+                    session,
+                    subscriptions: vec![entry],
+                });
+            }
+        }
+    }
+
+    /// Removes one subscription of a session.
+    pub(super) fn remove(&mut self, session: u64, filter: &TopicFilter) {
+        if filter.share().is_some() {
+            for group in &mut self.groups {
+                group
+                    .members
+                    .retain(|(member, e)| member.id != session || e.subscription.filter != *filter);
+            }
+            self.groups.retain(|group| !group.members.is_empty());
+            return;
+        }
+        for subscriber in self.sessions.iter_mut().filter(|s| s.session.id == session) {
+            subscriber
+                .subscriptions
+                .retain(|entry| entry.subscription.filter != *filter);
+        }
+        self.sessions.retain(|s| !s.subscriptions.is_empty());
+    }
+
+    /// Removes every subscription of a session.
+    pub(super) fn remove_session(&mut self, session: u64) {
+        self.sessions.retain(|s| s.session.id != session);
+        for group in &mut self.groups {
+            group.members.retain(|(member, _)| member.id != session);
+        }
+        self.groups.retain(|group| !group.members.is_empty());
+    }
+}

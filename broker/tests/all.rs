@@ -1,0 +1,4 @@
+//! The edge, tested over real sockets.
+
+mod basics;
+mod support;
