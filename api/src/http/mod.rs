@@ -13,6 +13,8 @@ mod page;
 mod problem;
 mod request_id;
 mod serve;
+mod telemetry;
+mod timeline;
 mod tokens;
 pub mod websocket;
 
@@ -62,7 +64,10 @@ impl FromRef<Context> for App {
 
 /// The routes of every noun, under [`BASE`]: one line each, in alphabetical order.
 fn api() -> OpenApiRouter<Context> {
-    let nouns = OpenApiRouter::new().merge(tokens::routes());
+    let nouns = OpenApiRouter::new()
+        .merge(telemetry::routes())
+        .merge(timeline::routes())
+        .merge(tokens::routes());
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .nest(BASE, nouns)
         .merge(health::routes())

@@ -1,0 +1,77 @@
+//! `/devices/{serial}/timeline`.
+
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use setpoint_model::{Serial, timeline::Kind};
+use setpoint_store::timeline::StoredEntry;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{Context, Json, Page, Path, Problem, Query};
+use crate::app::{Actor, App, Error};
+
+pub(super) fn routes() -> OpenApiRouter<Context> {
+    OpenApiRouter::new().routes(routes!(timeline))
+}
+
+/// Something that happened to a device.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct Item {
+    /// When.
+    at: DateTime<Utc>,
+    /// What: `connected`, `disconnected`, `settings_changed`, `telemetry_rejected`, ...
+    #[schema(value_type = Kind)]
+    kind: String,
+    /// The facts, by kind: a disconnection's `session` and `reason`, for example.
+    data: serde_json::Value,
+}
+
+impl From<StoredEntry> for Item {
+    fn from(entry: StoredEntry) -> Self {
+        Self { at: entry.at, kind: entry.kind, data: entry.data }
+    }
+}
+
+/// Which entries to list.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct TimelineQuery {
+    /// Only entries of these kinds, with commas between.
+    #[param(example = "connected,disconnected")]
+    kind: Option<String>,
+    /// How many items at most: 1 to 1000, 100 by default.
+    limit: Option<i64>,
+    /// Where to go on: the `next` of the page before.
+    cursor: Option<i64>,
+}
+
+/// Lists what happened to a device, newest first.
+#[utoipa::path(
+    get, path = "/devices/{serial}/timeline", tag = "devices", security(("bearer" = ["devices:read"])),
+    params(("serial" = String, Path, description = "The device's serial"), TimelineQuery),
+    responses(
+        (status = 200, description = "A page of the timeline", body = Page<Item>),
+        (status = 404, description = "No such device", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn timeline(
+    State(app): State<App>,
+    actor: Actor,
+    Path(serial): Path<Serial>,
+    Query(query): Query<TimelineQuery>,
+) -> Result<Json<Page<Item>>, Problem> {
+    let limit = super::page::limit(query.limit)?;
+    let kinds = query.kind.as_deref().map_or(Ok(Vec::new()), kinds)?;
+    let entries = app.timeline(&actor, &serial, &kinds, query.cursor, limit + 1).await?;
+    Ok(Json(Page::of(entries, limit, |entry| entry.id.to_string()).map(Item::from)))
+}
+
+fn kinds(text: &str) -> Result<Vec<Kind>, Error> {
+    let kinds = text.split(',').map(|kind| kind.trim().parse());
+    kinds.collect::<Result<_, _>>().map_err(|error| {
+        let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
+        Error::invalid("kind", format!("{error}; known: {}", known.join(", ")))
+    })
+}
