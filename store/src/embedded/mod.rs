@@ -274,7 +274,8 @@ impl Embedded {
     }
 }
 
-/// A database of a cluster that listens in `socket`, whatever the `PG*` variables say.
+/// A database of a cluster that listens in `socket`, whatever the `PG*` variables say (save `PGOPTIONS`, which
+/// `sqlx` reads and cannot be told to forget).
 fn connect_options(socket: &std::path::Path, database: &str) -> ConnectOptions {
     let options = PgConnectOptions::new_without_pgpass()
         .socket(socket)

@@ -12,21 +12,27 @@ use super::{
     binaries::Binaries,
 };
 
-/// A program of PostgreSQL, in a process group of its own (so that Ctrl-C in a terminal reaches us alone) and
-/// without the `PG*` variables, which are meant for clients of some other server.
+/// What Postgres's programs get of our environment. The rest may hold our secrets, and its `PG*` variables are
+/// meant for clients of some other server.
+const KEPT: [&str; 7] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "TZDIR",
+    "LD_LIBRARY_PATH",
+    "LOCPATH",
+    "LOCALE_ARCHIVE",
+];
+
+/// A program of PostgreSQL, in a process group of its own, so that Ctrl-C in a terminal reaches us alone.
 pub(crate) fn command(program: &Path, account: Option<&Account>) -> Command {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(program);
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PG") {
-            command.env_remove(name);
-        }
-    }
-    command
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .process_group(0);
+    let kept = KEPT
+        .iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)));
+    command.env_clear().envs(kept).env("LC_ALL", "C");
+    command.current_dir("/").stdin(Stdio::null()).process_group(0);
     if let Some(account) = account {
         account::assume(&mut command, account);
     }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Error, cluster::SOCKET_NAME};
+use super::Error;
 
 /// How long the old processes may take to end by themselves. They have been told to already: by the kernel when
 /// our predecessor was killed, or by their own postmaster's death.
@@ -25,6 +25,7 @@ const LAST_PATIENCE: Duration = Duration::from_secs(25);
 /// damage the data. The processes' working directories tell for certain.
 #[cfg(target_os = "linux")]
 pub(super) fn clear(data: &Path, socket: &Path) -> Result<(), Error> {
+    use super::cluster::SOCKET_NAME;
     use nix::{
         sys::signal::{Signal, kill},
         unistd::Pid,
