@@ -102,7 +102,7 @@ pub enum StartError {
     Database(#[from] OpenError),
     /// The database fails.
     #[error("{}", chain(.0))]
-    Prepare(#[from] setpoint_store::Error),
+    Prepare(#[from] crate::app::Error),
     /// The administrator can't be made.
     #[error("{}", chain(.0))]
     FirstStart(#[from] FirstStartError),
@@ -224,8 +224,8 @@ impl Server {
         let http_metrics = HttpMetrics::new(&mut registry);
         let broker = Broker::new(config.mqtt.broker(), Arc::clone(&clock), &mut registry)?;
         let (app, queues) = parts::app(&config, store, broker.handle(), clock, &mut registry);
-        parts::prepare(&app).await?;
         let edge = broker.start(app.backend());
+        parts::prepare(&app).await?;
         let registry = Arc::new(registry);
         let context = Context { app: app.clone(), tasks: tasks.clone(), registry: Arc::clone(&registry) };
         let websocket = match &config.mqtt.websocket {

@@ -4,6 +4,7 @@ pub mod cert;
 mod banner;
 mod doctor;
 mod logging;
+mod open_files;
 mod openapi;
 pub mod output;
 mod people;
@@ -35,7 +36,7 @@ const CONFIGURATION: u8 = 2;
         setpoint serve --config /etc/setpoint.toml        start with a configuration file\n  \
         SETPOINT_HTTP__LISTEN=127.0.0.1:9000 setpoint     one key from the environment\n  \
         setpoint --set mqtt.shards=16                     one key from the command line\n\n\
-        Every key: config/default.toml in the source, or docs/configuration.md."
+        Every key, its default and what it means: config/default.toml in the source."
 )]
 pub struct Cli {
     /// A configuration file in TOML; ./setpoint.toml is read if it is there and none is given.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{Failure, banner, logging, output};
+use super::{Failure, banner, logging, open_files, output};
 use crate::{config::Config, server::Server};
 
 /// How long an orderly end may take in all; what isn't done by then is cut off.
@@ -12,6 +12,7 @@ const STOP_WITHIN: Duration = Duration::from_millis(4_800);
 
 pub(super) fn run(config: Config) -> Result<(), Failure> {
     logging::start(&config.log);
+    open_files::allow(config.mqtt.limits.max_sessions);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(config));
     // Whatever still runs was given its time.

@@ -4,19 +4,26 @@
 //! `/api/v1`; [`api`] merges them. The OpenAPI document is made of the same routes.
 
 mod actor;
+mod credentials;
+mod devices;
 mod docs;
 mod extract;
 mod health;
 pub mod metrics;
+mod models;
 mod openapi;
 mod page;
 mod problem;
 mod request_id;
 mod serve;
+mod settings;
 mod telemetry;
 mod timeline;
 mod tokens;
 pub mod websocket;
+
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -65,6 +72,10 @@ impl FromRef<Context> for App {
 /// The routes of every noun, under [`BASE`]: one line each, in alphabetical order.
 fn api() -> OpenApiRouter<Context> {
     let nouns = OpenApiRouter::new()
+        .merge(credentials::routes())
+        .merge(devices::routes())
+        .merge(models::routes())
+        .merge(settings::routes())
         .merge(telemetry::routes())
         .merge(timeline::routes())
         .merge(tokens::routes());
@@ -90,6 +101,19 @@ pub fn router(
     further: Router<Context>,
 ) -> Result<Router, serde_json::Error> {
     let (nouns, document) = api().split_for_parts();
+    let routes = nouns
+        .merge(openapi::routes(&openapi::with_problems(document))?)
+        .merge(docs::routes())
+        .merge(further);
+    Ok(layered(routes, limits, metrics).with_state(context))
+}
+
+/// The layers around every route, from the outermost in.
+fn layered<S: Clone + Send + Sync + 'static>(
+    routes: Router<S>,
+    limits: &config::Http,
+    metrics: HttpMetrics,
+) -> Router<S> {
     let layers = ServiceBuilder::new()
         .layer(middleware::from_fn(request_id::identify))
         .layer(middleware::from_fn_with_state(metrics, metrics::measure))
@@ -97,18 +121,9 @@ pub fn router(
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn(request_id::explain))
         .layer(CatchPanicLayer::custom(|_| panicked().into_response()))
-        .layer(TimeoutLayer::with_status_code(
-            StatusCode::SERVICE_UNAVAILABLE,
-            limits.request_timeout,
-        ))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_timeout))
         .layer(DefaultBodyLimit::max(limits.max_body));
-    Ok(nouns
-        .merge(openapi::routes(&openapi::with_problems(document))?)
-        .merge(docs::routes())
-        .merge(further)
-        .fallback(async || StatusCode::NOT_FOUND)
-        .layer(layers)
-        .with_state(context))
+    routes.fallback(async || StatusCode::NOT_FOUND).layer(layers)
 }
 
 /// The answer to a request whose handler panicked; the panic itself is in the log.

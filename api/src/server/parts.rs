@@ -10,7 +10,13 @@ use tokio::sync::mpsc::Receiver;
 use uuid::Uuid;
 
 use crate::{
-    app::{App, Hints, Ingest, Parts, PresenceBook, Timeline, telemetry::Batch, tokens::Tokens},
+    app::{
+        App, Error, Hints, Ingest, Parts, PresenceBook, Timeline,
+        credentials::Credentials,
+        settings::{Acknowledgement, Engine},
+        telemetry::Batch,
+        tokens::Tokens,
+    },
     config::Config,
     lifecycle::Tasks,
     tasks,
@@ -20,6 +26,7 @@ use crate::{
 pub(super) struct Queues {
     telemetry: Receiver<Batch>,
     timeline: Receiver<Entry>,
+    acknowledgements: Receiver<Acknowledgement>,
 }
 
 /// The application, and the queues of its writers.
@@ -34,23 +41,29 @@ pub(super) fn app(
     let (ingest, batches) =
         Ingest::new(store.clone(), Arc::clone(&clock), timeline.clone(), &config.telemetry, registry);
     let presence = PresenceBook::new(Uuid::new_v4(), config.timeline.last_seen_every);
+    let (settings, acknowledgements) = Engine::new(&config.settings, registry);
     let app = App::new(Parts {
         store,
         broker,
         clock,
         hints: Hints::default(),
         tokens: Tokens::default(),
+        credentials: Credentials::default(),
+        settings,
         ingest,
         presence,
         timeline,
     });
-    (app, Queues { telemetry: batches, timeline: entries })
+    (app, Queues { telemetry: batches, timeline: entries, acknowledgements })
 }
 
-/// What must be done before the first session and the first request.
-pub(super) async fn prepare(app: &App) -> Result<(), setpoint_store::Error> {
+/// What must be done before the first session and the first request: the database's partitions and presence, and
+/// in the broker every retained message.
+pub(super) async fn prepare(app: &App) -> Result<(), Error> {
     tasks::partitions::make(app).await?;
-    tasks::presence_writer::take_over(app).await
+    tasks::presence_writer::take_over(app).await?;
+    tasks::settings_publisher::restore(app).await?;
+    Ok(())
 }
 
 /// Starts every task.
@@ -58,6 +71,11 @@ pub(super) fn spawn(app: &App, queues: Queues, config: &Config, tasks: &Tasks) {
     let stop = || tasks.stopping();
     let telemetry = tasks::telemetry_writer::run(app.clone(), queues.telemetry, config.telemetry.clone(), stop());
     tasks.essential("telemetry writer", telemetry);
+    let every = config.settings.reconcile_every;
+    let pulse = tasks.pulse("settings publisher", every);
+    tasks.essential("settings publisher", tasks::settings_publisher::run(app.clone(), every, pulse, stop()));
+    tasks.essential("settings acknowledgements", tasks::settings_acks::run(app.clone(), queues.acknowledgements, stop()));
+    tasks.essential("settings marks", tasks::settings_marks::run(app.clone(), stop()));
     tasks.essential("presence writer", tasks::presence_writer::run(app.clone(), stop()));
     tasks.essential("timeline writer", tasks::timeline_writer::run(app.clone(), queues.timeline, stop()));
     tasks.essential("telemetry partitions", tasks::partitions::run(app.clone(), stop()));
