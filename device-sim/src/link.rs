@@ -265,7 +265,7 @@ fn loss_v3(error: &rumqttc::ConnectionError) -> Loss {
         ConnectionError::ConnectionRefused(Code::NotAuthorized | Code::BadUserNamePassword) => {
             Loss::NotAuthorized
         }
-        error => Loss::Other(error.to_string()),
+        error => Loss::Other(plain(error)),
     }
 }
 
@@ -278,12 +278,54 @@ fn loss_v5(error: &v5::ConnectionError) -> Loss {
         ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => {
             Loss::Other(format!("the server said DISCONNECT: {reason_code:?}"))
         }
-        error => Loss::Other(error.to_string()),
+        error => Loss::Other(plain(error)),
     }
+}
+
+/// An error of rumqttc without the names of the layers it passed through.
+fn plain(error: &impl std::error::Error) -> String {
+    const LAYERS: [&str; 5] = [
+        "Mqtt state: ",
+        "Mqtt serialization/deserialization error: ",
+        "I/O: ",
+        "IO: ",
+        "Io error: ",
+    ];
+    let text = error.to_string();
+    let mut rest = text.as_str();
+    while let Some(inner) = LAYERS.iter().find_map(|layer| rest.strip_prefix(layer)) {
+        rest = inner;
+    }
+    rest.to_owned()
 }
 
 impl std::fmt::Debug for Link {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_told_plainly() {
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        assert_eq!(
+            loss_v3(&rumqttc::ConnectionError::Io(refused)),
+            Loss::Other("connection refused".to_owned())
+        );
+        let aborted = rumqttc::ConnectionError::MqttState(rumqttc::StateError::ConnectionAborted);
+        assert_eq!(
+            loss_v3(&aborted),
+            Loss::Other("Connection closed by peer abruptly".to_owned())
+        );
+        let replaced = v5::StateError::ServerDisconnect {
+            reason_code: v5::mqttbytes::v5::DisconnectReasonCode::SessionTakenOver,
+            reason_string: None,
+        };
+        let told = Loss::Other("the server said DISCONNECT: SessionTakenOver".to_owned());
+        assert_eq!(loss_v5(&v5::ConnectionError::MqttState(replaced)), told);
     }
 }

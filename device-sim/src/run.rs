@@ -93,7 +93,10 @@ pub(crate) async fn devices(run: Run) -> Result<(), Failure> {
         identity: run.tls_cert.clone().zip(run.tls_key.clone()),
     };
     let endpoint = Endpoint::new(run.server.mqtt.clone(), &files)?;
-    let registrar = if run.anonymous || run.token.is_some() {
+    // A client certificate is a credential too; an administrator's token is then used only if it is given.
+    let by_certificate = run.tls_cert.is_some() && run.server.admin_token_file.is_none();
+    let needs_none = run.anonymous || run.token.is_some() || by_certificate;
+    let registrar = if needs_none {
         None
     } else {
         Some(registrar(&run.server)?)

@@ -223,3 +223,93 @@ impl Wire {
         NonZeroU16::new(self.last_id).unwrap_or(NonZeroU16::MIN)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::{SinkExt, StreamExt};
+    use rmqtt_codec::v3::ConnectAck;
+    use tokio::{net::TcpListener, time::timeout};
+    use tokio_util::codec::Framed;
+
+    use super::*;
+
+    /// A server's end and a client's, connected, with the CONNECT already read.
+    async fn pair(
+        return_code: ConnectAckReason,
+    ) -> (Framed<TcpStream, Codec>, Packet, Result<Wire, WireError>) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let login = Login {
+            serial: "A".parse().unwrap(),
+            token: Some(Token::new("secret")),
+        };
+        let addr = listener.local_addr().unwrap();
+        let server = async {
+            let mut framed = Framed::new(listener.accept().await.unwrap().0, Codec::new(0));
+            let connect = framed.next().await.unwrap().unwrap().0;
+            let ack = ConnectAck {
+                return_code,
+                session_present: false,
+            };
+            framed.send(Packet::ConnectAck(ack)).await.unwrap();
+            (framed, connect)
+        };
+        let both = async { tokio::join!(server, Wire::connect(addr, &login, true, 60)) };
+        let ((framed, connect), wire) = timeout(Duration::from_secs(10), both).await.unwrap();
+        (framed, connect, wire)
+    }
+
+    #[tokio::test]
+    async fn it_signs_in_as_the_device_and_says_when_it_is_refused() {
+        let (_server, connect, wire) = pair(ConnectAckReason::ConnectionAccepted).await;
+        assert!(wire.is_ok());
+        let Packet::Connect(connect) = connect else {
+            panic!("{connect:?}")
+        };
+        assert_eq!(
+            (&*connect.client_id, connect.username.as_deref()),
+            ("A", Some("A"))
+        );
+        assert_eq!(
+            (connect.password.as_deref(), connect.keep_alive),
+            (Some(b"secret".as_slice()), 60)
+        );
+
+        let (_server, _, wire) = pair(ConnectAckReason::NotAuthorized).await;
+        assert!(
+            matches!(wire, Err(WireError::Refused(ConnectAckReason::NotAuthorized))),
+            "{wire:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn packets_pass_both_ways_and_nothing_is_held_while_it_waits() {
+        let (mut server, _, wire) = pair(ConnectAckReason::ConnectionAccepted).await;
+        let mut wire = wire.unwrap();
+        let large = Bytes::from(vec![b'x'; 300_000]);
+        let id = wire
+            .queue_publish("devices/A/telemetry".into(), large.clone(), false)
+            .unwrap();
+        let both = async { tokio::join!(wire.flush(), server.next()) };
+        let (flushed, heard) = timeout(Duration::from_secs(10), both).await.unwrap();
+        flushed.unwrap();
+        let Packet::Publish(publish) = heard.unwrap().unwrap().0 else {
+            panic!("no PUBLISH")
+        };
+        assert_eq!((publish.packet_id, &publish.payload), (Some(id), &large));
+
+        // Two packets in one segment: the second is there already.
+        server.feed(Packet::PublishAck { packet_id: id }).await.unwrap();
+        server.send(Packet::PingResponse).await.unwrap();
+        assert_eq!(wire.next().await.unwrap(), Packet::PublishAck { packet_id: id });
+        assert_eq!(wire.next().await.unwrap(), Packet::PingResponse);
+        let idle = timeout(Duration::from_millis(1), wire.next()).await;
+        assert!(idle.is_err());
+        assert_eq!((wire.inbox.capacity(), wire.outbox.capacity()), (0, 0));
+
+        drop(server);
+        let ended = timeout(Duration::from_secs(10), wire.next()).await.unwrap();
+        assert!(matches!(ended, Err(WireError::Closed)), "{ended:?}");
+    }
+}

@@ -17,10 +17,8 @@ pub enum Unit {
     Milliseconds,
     /// Seconds.
     Seconds,
-    /// 1,024 bytes.
+    /// 1,024 bytes; the table shows larger amounts in MiB.
     KiB,
-    /// 1,024 KiB.
-    MiB,
 }
 
 /// One line of a report.
@@ -115,11 +113,7 @@ impl Report {
 
     /// Adds an amount of memory, given in KiB.
     pub fn memory(&mut self, key: &str, label: &str, kib: f64) {
-        if kib < 1024.0 {
-            self.push(format!("{key}_kib"), label.to_owned(), kib, Unit::KiB);
-        } else {
-            self.push(format!("{key}_mib"), label.to_owned(), kib / 1024.0, Unit::MiB);
-        }
+        self.push(format!("{key}_kib"), label.to_owned(), kib, Unit::KiB);
     }
 
     /// One flat JSON object.
@@ -176,8 +170,8 @@ fn cell(figure: &Figure) -> String {
         Unit::PerSecond => format!("{}/s", thousands(figure.value)),
         Unit::Milliseconds => format!("{:.2} ms", figure.value),
         Unit::Seconds => format!("{:.2} s", figure.value),
-        Unit::KiB => format!("{:.1} KiB", figure.value),
-        Unit::MiB => format!("{:.1} MiB", figure.value),
+        Unit::KiB if figure.value < 1024.0 => format!("{:.1} KiB", figure.value),
+        Unit::KiB => format!("{:.1} MiB", figure.value / 1024.0),
     }
 }
 
