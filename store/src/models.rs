@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use setpoint_model::settings::Document;
 use sqlx::types::Json;
 
-use crate::{Result, Store};
+use crate::{Result, Store, settings::LockedSettings};
 
 /// A product type.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,16 +84,24 @@ impl Store {
         .await?;
         Ok(row.map(Model::from))
     }
+}
 
-    /// The schema version of the model of this name.
+impl LockedSettings {
+    /// The model of this name, read on the connection that holds the lock: one that waited for another could wait for
+    /// ever behind others that do the same.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn model_version(&self, name: &str) -> Result<Option<i32>> {
-        Ok(
-            sqlx::query_scalar!("SELECT version FROM models WHERE name = $1", name)
-                .fetch_optional(&self.pool)
-                .await?,
+    pub async fn model(&mut self, name: &str) -> Result<Option<Model>> {
+        let row = sqlx::query_as!(
+            Row,
+            r#"SELECT name, title, settings AS "settings: Json<Document>", telemetry AS "telemetry: Json<Document>",
+                      version, created_at, updated_at
+               FROM models WHERE name = $1"#,
+            name,
         )
+        .fetch_optional(&mut *self.transaction)
+        .await?;
+        Ok(row.map(Model::from))
     }
 }

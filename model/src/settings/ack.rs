@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::document::{self, Document, Limits, Malformed};
+use super::{
+    Status,
+    document::{self, Document, Limits, Malformed},
+};
 
 /// The longest message a device may give for one key, in characters.
 pub const MAX_MESSAGE: usize = 500;
@@ -155,6 +158,26 @@ impl Ack {
         })
     }
 
+    /// What the device runs by its own account: `settings`, or without them the acknowledged version less what it
+    /// refused. For a key whose value changed since that version, what it `reported` before stands.
+    pub fn running(&self, reported: Option<&Document>, document: &Document, status: &Status) -> Document {
+        if let Some(settings) = &self.settings {
+            return settings.clone();
+        }
+        let keys = document.iter().filter_map(|(key, wanted)| {
+            let stood = status
+                .get(key)
+                .is_some_and(|status| status.version <= self.version);
+            let value = if stood && !self.errors.contains_key(key) {
+                Some(wanted)
+            } else {
+                reported.and_then(|reported| reported.get(key))
+            };
+            value.map(|value| (key.clone(), value.clone()))
+        });
+        keys.collect()
+    }
+
     /// Holds the acknowledgement against what was issued to the device; `known` tells its settings' keys.
     ///
     /// The same version may be acknowledged again, with the same or another outcome.
@@ -202,7 +225,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::settings::testing::document;
+    use crate::settings::{diff::diff, testing::document};
 
     fn parse(text: &str) -> Result<Ack, Rejection> {
         Ack::parse(text.as_bytes(), Limits::default())
@@ -299,6 +322,35 @@ mod tests {
         assert_eq!(
             check(10).unwrap_err().to_string(),
             "version 10 does not exist yet: the newest is 9"
+        );
+    }
+
+    #[test]
+    fn what_the_device_runs_is_what_it_says_or_what_it_acknowledged() {
+        let at = chrono::DateTime::UNIX_EPOCH;
+        let first = document(json!({"a": 1, "b": 1, "c": 1}));
+        let second = document(json!({"a": 1, "b": 2, "c": 1}));
+        let status = Status::default().changed(&diff(&Document::new(), &first), 1, at);
+        let status = status.changed(&diff(&first, &second), 2, at);
+        let errors = Errors::from([("c".to_owned(), KeyError::default())]);
+        let bare = Ack {
+            version: 1,
+            settings: None,
+            errors,
+        };
+        let before = document(json!({"b": 0}));
+        assert_eq!(
+            bare.running(Some(&before), &second, &status),
+            document(json!({"a": 1, "b": 0}))
+        );
+        assert_eq!(bare.running(None, &second, &status), document(json!({"a": 1})));
+        let full = Ack {
+            settings: Some(document(json!({"a": 9}))),
+            ..bare
+        };
+        assert_eq!(
+            full.running(Some(&before), &second, &status),
+            document(json!({"a": 9}))
         );
     }
 

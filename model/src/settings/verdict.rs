@@ -47,7 +47,7 @@ pub struct Facts<'a> {
     pub timeline: Timeline,
     /// What the device refused of it.
     pub errors: &'a Errors,
-    /// The state of each key, if this is the device's current version.
+    /// The state of each key, if this is the device's current version and the device has acknowledged it.
     pub status: Option<&'a Status>,
     /// The device's connection.
     pub connection: Connection,
@@ -80,8 +80,8 @@ pub fn verdict(facts: &Facts<'_>, now: DateTime<Utc>) -> String {
         // Each version takes the place of all before it, so the next one did.
         return format!("superseded by version {}", facts.version.saturating_add(1));
     }
-    if let Some(differing) = facts.status.and_then(differing) {
-        return differing;
+    if let Some(status) = facts.status {
+        return differing(status);
     }
     match (facts.connection, steps.delivered, steps.published) {
         (Connection::Never, None, _) => "the device has never connected".to_owned(),
@@ -100,13 +100,19 @@ pub fn verdict(facts: &Facts<'_>, now: DateTime<Utc>) -> String {
     }
 }
 
-/// What the device runs instead, if it acknowledged the version but runs other values.
-fn differing(status: &Status) -> Option<String> {
-    let keys = status.iter().filter(|(_, key)| key.state == State::Pending);
-    let told: Vec<String> = keys
-        .filter_map(|(name, key)| key.message.as_ref().map(|message| format!("{name}: {message}")))
-        .collect();
-    (!told.is_empty()).then(|| format!("acknowledged, but not in place: {}", told.join("; ")))
+/// What keeps an acknowledged version from being in place.
+fn differing(status: &Status) -> String {
+    let told = status
+        .iter()
+        .filter(|(_, key)| key.state != State::Synced)
+        .map(|(name, key)| {
+            let message = key.message.as_deref().unwrap_or("pending");
+            format!("{name}: {message}")
+        });
+    format!(
+        "acknowledged, but not in place: {}",
+        told.collect::<Vec<_>>().join("; ")
+    )
 }
 
 #[cfg(test)]

@@ -36,6 +36,8 @@ pub struct VersionsOf {
     pub device_id: DeviceId,
     /// Its newest version.
     pub current: i64,
+    /// The last version it acknowledged.
+    pub reported: Option<i64>,
     /// Where each key stands.
     pub status: Status,
     /// Its presence, if it ever connected.
@@ -96,7 +98,7 @@ impl Store {
     /// When the database fails.
     pub async fn versions_of(&self, serial: &Serial) -> Result<Option<VersionsOf>> {
         let row = sqlx::query!(
-            r#"SELECT d.id, s.version, s.status AS "status: Json<Status>",
+            r#"SELECT d.id, s.version, s.reported_version, s.status AS "status: Json<Status>",
                       p.online AS "online?", p.since AS "since?"
                FROM devices d JOIN device_settings s ON s.device_id = d.id
                LEFT JOIN device_presence p ON p.device_id = d.id
@@ -108,6 +110,7 @@ impl Store {
         Ok(row.map(|row| VersionsOf {
             device_id: DeviceId(row.id),
             current: row.version,
+            reported: row.reported_version,
             status: row.status.0,
             presence: row
                 .online
