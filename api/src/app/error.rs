@@ -61,6 +61,12 @@ pub enum Error {
     /// The database can't be reached just now; trying again may help.
     #[error("temporarily unavailable")]
     Unavailable(#[source] store::Error),
+    /// Another change was in the way; the same one may succeed at once.
+    #[error("another change was in the way")]
+    Contended(#[source] store::Error),
+    /// The server is shutting down; another attempt reaches it when it is back.
+    #[error("shutting down")]
+    Stopping,
     /// A fault of ours; the cause goes to the log alone.
     #[error("internal error")]
     Internal(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -74,6 +80,30 @@ impl Error {
         }
     }
 
+    /// The whole error in one line, fields included: where there is no room for more.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Invalid { errors } => {
+                let each: Vec<String> = errors
+                    .iter()
+                    .map(|(field, message)| format!("{field}: {message}"))
+                    .collect();
+                each.join("; ")
+            }
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether the same attempt may succeed a little later.
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Contended(_) | Self::Stopping)
+    }
+
+    /// Whether the same attempt may succeed at once.
+    pub fn is_contended(&self) -> bool {
+        matches!(self, Self::Contended(_))
+    }
+
     /// A fault of ours.
     pub fn internal(cause: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Internal(Box::new(cause))
@@ -82,10 +112,10 @@ impl Error {
 
 impl From<store::Error> for Error {
     fn from(error: store::Error) -> Self {
-        if error.is_unavailable() {
-            Self::Unavailable(error)
-        } else {
-            Self::internal(error)
+        match error {
+            error @ store::Error::Unavailable(_) => Self::Unavailable(error),
+            error @ store::Error::Contended(_) => Self::Contended(error),
+            error => Self::internal(error),
         }
     }
 }

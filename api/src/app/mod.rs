@@ -4,9 +4,17 @@
 //! of steps; it commits to Postgres and at most leaves a hint for a task.
 
 mod actor;
+pub mod credentials;
+mod devices;
 mod error;
 pub mod first_start;
 mod hints;
+pub mod models;
+pub mod mqtt;
+pub mod presence;
+pub mod settings;
+pub mod telemetry;
+pub mod timeline;
 pub mod tokens;
 pub mod users;
 
@@ -18,7 +26,10 @@ use setpoint_store::Store;
 
 pub use actor::{Actor, Principal};
 pub use error::{Error, FieldErrors};
-pub use hints::Hints;
+pub use hints::{Hints, Look};
+pub use presence::PresenceBook;
+pub use telemetry::Ingest;
+pub use timeline::Timeline;
 
 /// The parts every use case may use. Cheap to clone.
 #[derive(Clone)]
@@ -36,6 +47,16 @@ pub struct Parts {
     pub hints: Hints,
     /// API tokens seen lately.
     pub tokens: tokens::Tokens,
+    /// Device credentials seen lately.
+    pub credentials: credentials::Credentials,
+    /// What settings need beside the database.
+    pub settings: settings::Engine,
+    /// Takes telemetry to the database.
+    pub ingest: Ingest,
+    /// Takes who is connected to the database.
+    pub presence: PresenceBook,
+    /// Takes what happens to devices to the database.
+    pub timeline: Timeline,
 }
 
 impl App {

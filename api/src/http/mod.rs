@@ -121,7 +121,10 @@ fn layered<S: Clone + Send + Sync + 'static>(
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn(request_id::explain))
         .layer(CatchPanicLayer::custom(|_| panicked().into_response()))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_timeout))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::SERVICE_UNAVAILABLE,
+            limits.request_timeout,
+        ))
         .layer(DefaultBodyLimit::max(limits.max_body));
     routes.fallback(async || StatusCode::NOT_FOUND).layer(layers)
 }

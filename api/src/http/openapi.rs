@@ -29,6 +29,7 @@ use super::{BASE, Problem};
     tags(
         (name = "devices", description = "Devices and their credentials"),
         (name = "settings", description = "What a device should run, and what it says it runs"),
+        (name = "models", description = "Product types: settings schemas and telemetry names"),
         (name = "telemetry", description = "What devices measure"),
         (name = "tokens", description = "API tokens"),
         (name = "server", description = "The server itself"),

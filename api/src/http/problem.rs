@@ -94,13 +94,14 @@ impl From<app::Error> for Problem {
                 ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", detail)
             },
             Error::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail),
-            Error::Unavailable(cause) => {
+            Error::Unavailable(cause) | Error::Contended(cause) => {
                 tracing::warn!(
                     error = &cause as &dyn std::error::Error,
                     "the database is unavailable"
                 );
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
             }
+            Error::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail),
             Error::Internal(cause) => {
                 tracing::error!(error = &*cause as &dyn std::error::Error, "a request failed");
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)

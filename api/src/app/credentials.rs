@@ -1,0 +1,295 @@
+//! Device sign-in, without a query per reconnect; and how a credential ends at once.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use chrono::{DateTime, Utc};
+use setpoint_model::{
+    DeviceId, Scope, Serial,
+    credential::{DEVICE_TOKEN_PREFIX, Secret, SecretHash},
+    presence::DisconnectReason,
+};
+use setpoint_store::credentials::Credential;
+
+use super::{Actor, App, Error};
+
+/// The most credentials remembered: about 150 bytes each.
+const MAX_REMEMBERED: usize = 200_000;
+/// The revocations remembered by name. A sign-in that is older than all of them is looked at as revoked, so that
+/// forgetting one can only cost a reconnect.
+const MAX_REVOCATIONS: usize = 4_096;
+/// Credentials read at once at a start.
+const PAGE: i64 = 5_000;
+
+/// The credentials of devices seen lately. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Credentials(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    devices: HashMap<Serial, (DeviceId, SecretHash)>,
+    /// Counts revocations: the present moment, as far as sign-ins are concerned.
+    epoch: u64,
+    /// The last revocations, each with the epoch it began.
+    revoked: VecDeque<(u64, Serial)>,
+}
+
+/// A device that has shown its credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignedIn {
+    /// The device.
+    pub device_id: DeviceId,
+    /// When, as [`Credentials::is_current`] counts.
+    pub epoch: u64,
+}
+
+impl Credentials {
+    /// The present moment: to be asked before the credential is looked at.
+    pub fn epoch(&self) -> u64 {
+        self.with(|known| known.epoch)
+    }
+
+    /// Whether nothing was revoked of this device since `epoch`.
+    pub fn is_current(&self, serial: &Serial, epoch: u64) -> bool {
+        self.with(|known| known.is_current(serial, epoch))
+    }
+
+    /// Ends what was known of a device: to be called when the change is committed, before its sessions are ended.
+    pub fn revoke(&self, serial: &Serial) {
+        self.with(|known| {
+            known.epoch += 1;
+            let epoch = known.epoch;
+            known.revoked.push_back((epoch, serial.clone()));
+            if known.revoked.len() > MAX_REVOCATIONS {
+                known.revoked.pop_front();
+            }
+            known.devices.remove(serial);
+        });
+    }
+
+    fn get(&self, serial: &Serial) -> (Option<(DeviceId, SecretHash)>, u64) {
+        self.with(|known| (known.devices.get(serial).copied(), known.epoch))
+    }
+
+    /// Remembers a credential that was read at `epoch`, unless it was revoked since.
+    fn remember(&self, credential: &Credential, epoch: u64) {
+        self.with(|known| {
+            if !known.is_current(&credential.serial, epoch) {
+                return;
+            }
+            if known.devices.len() >= MAX_REMEMBERED && !known.devices.contains_key(&credential.serial) {
+                // Any other will do: who comes back is read again.
+                let Some(other) = known.devices.keys().next().cloned() else {
+                    return;
+                };
+                known.devices.remove(&other);
+            }
+            known
+                .devices
+                .insert(credential.serial.clone(), (credential.device_id, credential.hash));
+        });
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Known) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Known {
+    fn is_current(&self, serial: &Serial, epoch: u64) -> bool {
+        if epoch == self.epoch {
+            return true;
+        }
+        let forgotten = self
+            .revoked
+            .front()
+            .is_some_and(|(oldest, _)| epoch.saturating_add(1) < *oldest);
+        !forgotten
+            && !self
+                .revoked
+                .iter()
+                .rev()
+                .take_while(|(at, _)| *at > epoch)
+                .any(|(_, s)| s == serial)
+    }
+}
+
+impl App {
+    /// Which device presents this token.
+    ///
+    /// While the database is away, devices that signed in before still can.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for a wrong token, a revoked one or an unknown serial; [`Error::Unavailable`].
+    pub async fn sign_in_device(&self, serial: &Serial, presented: &[u8]) -> Result<SignedIn, Error> {
+        let presented = SecretHash::of(presented);
+        let (known, epoch) = self.credentials.get(serial);
+        if let Some((device_id, hash)) = known
+            && hash.matches(&presented)
+        {
+            return Ok(SignedIn { device_id, epoch });
+        }
+        let credential = self.read_credential(serial, epoch).await?;
+        if credential.hash.matches(&presented) {
+            Ok(SignedIn {
+                device_id: credential.device_id,
+                epoch,
+            })
+        } else {
+            Err(Error::Unauthenticated)
+        }
+    }
+
+    /// Which device has this serial, for a client certificate that names it. A device without a credential can't
+    /// sign in by certificate either.
+    ///
+    /// # Errors
+    /// [`Error::Unauthenticated`] for an unknown or revoked device; [`Error::Unavailable`].
+    pub async fn sign_in_certified(&self, serial: &Serial) -> Result<SignedIn, Error> {
+        let (known, epoch) = self.credentials.get(serial);
+        let device_id = match known {
+            Some((device_id, _)) => device_id,
+            None => self.read_credential(serial, epoch).await?.device_id,
+        };
+        Ok(SignedIn { device_id, epoch })
+    }
+
+    async fn read_credential(&self, serial: &Serial, epoch: u64) -> Result<Credential, Error> {
+        let credential = self
+            .store
+            .credential(serial)
+            .await?
+            .ok_or(Error::Unauthenticated)?;
+        self.credentials.remember(&credential, epoch);
+        Ok(credential)
+    }
+
+    /// Reads all credentials into memory, so that a fleet that comes back after a restart is no storm of queries.
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; then they are read one by one as devices come.
+    pub async fn load_credentials(&self) -> Result<usize, Error> {
+        let (mut after, mut loaded) = (DeviceId(0), 0);
+        while loaded < MAX_REMEMBERED {
+            let epoch = self.credentials.epoch();
+            let page = self.store.credentials_page(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.device_id;
+            loaded += page.len();
+            for credential in &page {
+                self.credentials.remember(credential, epoch);
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Gives a device a new token and ends the old one, with the sessions it opened, at once. Returns the token and
+    /// when it was made.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:write`, [`Error::NotFound`].
+    pub async fn rotate_credential(
+        &self,
+        actor: &Actor,
+        serial: &Serial,
+    ) -> Result<(Secret, DateTime<Utc>), Error> {
+        actor.require(Scope::DevicesWrite)?;
+        let secret = Secret::generate(DEVICE_TOKEN_PREFIX).map_err(Error::internal)?;
+        let (by, at) = (actor.label(), self.clock.now());
+        let replaced = self
+            .store
+            .replace_credential(serial, &secret.hash(), &by, at)
+            .await?;
+        replaced.ok_or(Error::NotFound { what: "device" })?;
+        self.end_credential(serial).await;
+        tracing::info!(%serial, by, "device credential replaced");
+        Ok((secret, at))
+    }
+
+    /// Takes a device's token away and ends the sessions it opened at once.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:write`, [`Error::NotFound`] for an unknown device.
+    pub async fn revoke_credential(&self, actor: &Actor, serial: &Serial) -> Result<(), Error> {
+        actor.require(Scope::DevicesWrite)?;
+        let by = actor.label();
+        let revoked = self
+            .store
+            .revoke_credential(serial, &by, self.clock.now())
+            .await?;
+        revoked.ok_or(Error::NotFound { what: "device" })?;
+        self.end_credential(serial).await;
+        tracing::info!(%serial, by, "device credential revoked");
+        Ok(())
+    }
+
+    /// Ends what the old credential opened; the change stands in the database already.
+    pub(super) async fn end_credential(&self, serial: &Serial) {
+        self.credentials.revoke(serial);
+        self.broker
+            .end_device(serial, DisconnectReason::CredentialRevoked)
+            .await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn credential(serial: &str, secret: &[u8]) -> Credential {
+        Credential {
+            device_id: DeviceId(1),
+            serial: serial.parse().unwrap(),
+            hash: SecretHash::of(secret),
+        }
+    }
+
+    #[test]
+    fn a_look_that_began_before_a_revocation_is_not_remembered() {
+        let credentials = Credentials::default();
+        let old = credential("A", b"old");
+        let before = credentials.epoch();
+        credentials.revoke(&old.serial);
+        credentials.remember(&old, before);
+        assert!(credentials.get(&old.serial).0.is_none());
+        credentials.remember(&credential("A", b"new"), credentials.epoch());
+        assert!(
+            credentials
+                .get(&old.serial)
+                .0
+                .unwrap()
+                .1
+                .matches(&SecretHash::of(b"new"))
+        );
+    }
+
+    #[test]
+    fn a_sign_in_holds_until_its_own_device_is_revoked() {
+        let credentials = Credentials::default();
+        let (a, b): (Serial, Serial) = ("A".parse().unwrap(), "B".parse().unwrap());
+        let epoch = credentials.epoch();
+        credentials.revoke(&b);
+        assert!(credentials.is_current(&a, epoch));
+        assert!(!credentials.is_current(&b, epoch));
+        assert!(credentials.is_current(&b, credentials.epoch()));
+        credentials.revoke(&a);
+        assert!(!credentials.is_current(&a, epoch));
+    }
+
+    #[test]
+    fn a_sign_in_older_than_every_remembered_revocation_does_not_hold() {
+        let credentials = Credentials::default();
+        let (a, b): (Serial, Serial) = ("A".parse().unwrap(), "B".parse().unwrap());
+        let epoch = credentials.epoch();
+        for _ in 0..MAX_REVOCATIONS {
+            credentials.revoke(&b);
+        }
+        assert!(credentials.is_current(&a, epoch));
+        credentials.revoke(&b);
+        assert!(!credentials.is_current(&a, epoch));
+        assert!(credentials.is_current(&a, epoch + 1));
+    }
+}

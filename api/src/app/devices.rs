@@ -1,0 +1,207 @@
+//! Devices: making, finding, changing and deleting them.
+
+use setpoint_model::{
+    Scope, Serial,
+    credential::{DEVICE_TOKEN_PREFIX, Secret},
+    device::{Description, NewDevice},
+    presence::DisconnectReason,
+    settings::{
+        Document, KeyErrors, Layer, Limits, Patch, Schema, Source, Status, diff::diff, document,
+        layers::effective,
+    },
+};
+use setpoint_store::{
+    self as store,
+    devices::{Device, DeviceFilter, DeviceSort, FirstSettings, Position},
+};
+
+use super::{Actor, App, Error};
+
+/// How large a device's description may be as JSON.
+const LIMITS: Limits = Limits {
+    bytes: 32 * 1024,
+    depth: 8,
+};
+
+/// No such device.
+const NOT_FOUND: Error = Error::NotFound { what: "device" };
+
+impl App {
+    /// Makes a device of a JSON object, with its first settings and a token that is told this once.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:write`; [`Error::Malformed`], [`Error::TooLarge`] and [`Error::Invalid`]
+    /// (by field); [`Error::Conflict`] with `device_exists`.
+    pub async fn create_device(&self, actor: &Actor, fields: &[u8]) -> Result<(Device, Secret), Error> {
+        actor.require(Scope::DevicesWrite)?;
+        let fields = document::parse(fields, LIMITS)?;
+        let new = NewDevice::parse(fields).map_err(|errors| Error::Invalid { errors })?;
+        let schema = self
+            .schema(&new.description.model)
+            .await?
+            .ok_or_else(unknown_model)?;
+        let secret = Secret::generate(DEVICE_TOKEN_PREFIX).map_err(Error::internal)?;
+        let at = self.clock.now();
+        let device = self
+            .store
+            .begin_device(&new, at)
+            .await
+            .map_err(|error| refused(error, &new.serial))?;
+        let (id, settings_version) = (device.id, device.first_version);
+        let first = first_settings(&schema, settings_version, at);
+        device.commit(&first, &secret.hash(), &actor.label()).await?;
+        self.hints.settings.device(id.0);
+        tracing::info!(serial = %new.serial, by = actor.label(), "device made");
+        let device = Device {
+            id,
+            serial: new.serial,
+            description: new.description,
+            created_at: at,
+            updated_at: at,
+            online: false,
+            last_seen: None,
+            disconnect_reason: None,
+            settings_version,
+            credential_created_at: Some(at),
+        };
+        Ok((device, secret))
+    }
+
+    /// A page of devices: those behind `after` in the order of `sort`.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:read`.
+    pub async fn devices(
+        &self,
+        actor: &Actor,
+        filter: &DeviceFilter,
+        sort: DeviceSort,
+        after: Option<&Position>,
+        limit: i64,
+    ) -> Result<Vec<Device>, Error> {
+        actor.require(Scope::DevicesRead)?;
+        Ok(self.store.devices(filter, sort, after, limit).await?)
+    }
+
+    /// One device.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:read`, [`Error::NotFound`].
+    pub async fn device(&self, actor: &Actor, serial: &Serial) -> Result<Device, Error> {
+        actor.require(Scope::DevicesRead)?;
+        self.store.device(serial).await?.ok_or(NOT_FOUND)
+    }
+
+    /// Applies a merge patch (RFC 7396) to a device's description. Another model brings its own defaults, and is
+    /// refused if it doesn't take what was set on the device itself.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:write`, [`Error::NotFound`]; [`Error::Malformed`], [`Error::TooLarge`] and
+    /// [`Error::Invalid`] (by field).
+    pub async fn patch_device(&self, actor: &Actor, serial: &Serial, patch: &[u8]) -> Result<Device, Error> {
+        actor.require(Scope::DevicesWrite)?;
+        let patch = Patch::parse(patch, LIMITS)?;
+        let mut locked = self.store.lock_settings(&[serial.as_str()]).await?;
+        let settings = locked.device(serial).cloned().ok_or(NOT_FOUND)?;
+        let id = settings.device_id;
+        let before = locked.description(id).await?.ok_or(NOT_FOUND)?;
+        let after = before
+            .patched(&patch)
+            .map_err(|errors| Error::Invalid { errors })?;
+        let mut changed = None;
+        if after.model != before.model {
+            let model = locked.model(&after.model).await?.ok_or_else(unknown_model)?;
+            let schema = self.schema_of(&mut locked, &model.name, model.version).await?;
+            let overrides = schema
+                .check(settings.overrides.clone())
+                .map_err(|errors| misfit(&errors))?;
+            let write = self.write_change(&mut locked, settings, overrides, &schema, actor, Source::Model);
+            changed = Some(write.await?);
+        }
+        if after != before {
+            self.write_description(&mut locked, id, &after).await?;
+        }
+        locked.commit().await?;
+        if let Some(changed) = &changed {
+            self.settings_changed(changed, Source::Model);
+        }
+        self.store.device(serial).await?.ok_or(NOT_FOUND)
+    }
+
+    /// Deletes a device with everything that is known of it: its sessions end, its token is dead, its retained
+    /// messages are cleared. A new device of the same serial goes on with the next settings version.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:write`, [`Error::NotFound`].
+    pub async fn delete_device(&self, actor: &Actor, serial: &Serial) -> Result<(), Error> {
+        actor.require(Scope::DevicesWrite)?;
+        let mut locked = self.store.lock_settings(&[serial.as_str()]).await?;
+        let id = locked.device(serial).ok_or(NOT_FOUND)?.device_id;
+        locked.delete_device(id, self.clock.now()).await?;
+        locked.commit().await?;
+        self.credentials.revoke(serial);
+        self.broker.clear_retained(serial);
+        self.broker
+            .end_device(serial, DisconnectReason::CredentialRevoked)
+            .await;
+        tracing::info!(%serial, by = actor.label(), "device deleted");
+        // Made again meanwhile? Then the clearing may have met its first document.
+        if let Some(id) = self.store.republish_settings(serial).await? {
+            self.hints.settings.device(id.0);
+        }
+        Ok(())
+    }
+
+    async fn write_description(
+        &self,
+        locked: &mut store::settings::LockedSettings,
+        id: setpoint_model::DeviceId,
+        description: &Description,
+    ) -> Result<(), Error> {
+        let written = locked.write_description(id, description, self.clock.now()).await;
+        written.map_err(|error| match error.constraint() {
+            Some("devices_model_fkey") => unknown_model(),
+            _ => error.into(),
+        })
+    }
+}
+
+fn first_settings(schema: &Schema, version: i64, at: chrono::DateTime<chrono::Utc>) -> FirstSettings {
+    let effective = effective([Layer::model(schema)]);
+    let diff = diff(&Document::new(), &effective.document);
+    FirstSettings {
+        status: Status::default().changed(&diff, version, at),
+        document: effective.document,
+        origins: effective.origins,
+        diff,
+    }
+}
+
+fn refused(error: store::Error, serial: &Serial) -> Error {
+    match error.constraint() {
+        Some("devices_serial_key") => {
+            let message = format!("there is a device with the serial {serial} already");
+            Error::Conflict {
+                code: "device_exists",
+                message,
+            }
+        }
+        Some("devices_model_fkey") => unknown_model(),
+        _ => error.into(),
+    }
+}
+
+fn unknown_model() -> Error {
+    Error::invalid("model", "there is no such model")
+}
+
+fn misfit(errors: &KeyErrors) -> Error {
+    let reasons: Vec<String> = errors
+        .iter()
+        .map(|(key, message)| format!("{key}: {message}"))
+        .collect();
+    Error::invalid(
+        "model",
+        format!("does not take the device's own settings: {}", reasons.join("; ")),
+    )
+}

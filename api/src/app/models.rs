@@ -1,0 +1,92 @@
+//! Models: product types and their compiled settings schemas.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use setpoint_model::{Scope, settings::Schema};
+use setpoint_store::{models::Model, settings::LockedSettings};
+
+use super::{Actor, App, Error};
+
+/// The most schemas kept compiled.
+const MAX_COMPILED: usize = 256;
+
+/// Compiled schemas by model. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Schemas(Arc<Mutex<HashMap<String, (i32, Arc<Schema>)>>>);
+
+impl Schemas {
+    fn get(&self, model: &str, version: i32) -> Option<Arc<Schema>> {
+        let compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        compiled
+            .get(model)
+            .filter(|(known, _)| *known == version)
+            .map(|(_, schema)| Arc::clone(schema))
+    }
+
+    fn compile(&self, model: &Model) -> Result<Arc<Schema>, Error> {
+        let schema = Arc::new(Schema::compile(&model.settings).map_err(Error::internal)?);
+        let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if compiled.len() >= MAX_COMPILED {
+            compiled.clear();
+        }
+        compiled.insert(model.name.clone(), (model.version, Arc::clone(&schema)));
+        Ok(schema)
+    }
+}
+
+impl App {
+    /// A page of models by name, those behind `after`.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `models:read`.
+    pub async fn models(&self, actor: &Actor, after: &str, limit: i64) -> Result<Vec<Model>, Error> {
+        actor.require(Scope::ModelsRead)?;
+        Ok(self.store.models(after, limit).await?)
+    }
+
+    /// One model.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `models:read`, [`Error::NotFound`].
+    pub async fn model(&self, actor: &Actor, name: &str) -> Result<Model, Error> {
+        actor.require(Scope::ModelsRead)?;
+        self.store
+            .model(name)
+            .await?
+            .ok_or(Error::NotFound { what: "model" })
+    }
+
+    /// The present schema of a model; `None` if there is no such model.
+    pub(super) async fn schema(&self, model: &str) -> Result<Option<Arc<Schema>>, Error> {
+        let Some(version) = self.store.model_version(model).await? else {
+            return Ok(None);
+        };
+        if let Some(schema) = self.settings.schemas.get(model, version) {
+            return Ok(Some(schema));
+        }
+        let model = self.store.model(model).await?;
+        model
+            .map(|model| self.settings.schemas.compile(&model))
+            .transpose()
+    }
+
+    /// The schema of this version of a model, for devices that are locked.
+    pub(super) async fn schema_of(
+        &self,
+        locked: &mut LockedSettings,
+        model: &str,
+        version: i32,
+    ) -> Result<Arc<Schema>, Error> {
+        if let Some(schema) = self.settings.schemas.get(model, version) {
+            return Ok(schema);
+        }
+        let model = locked
+            .model(model)
+            .await?
+            .ok_or(Error::NotFound { what: "model" })?;
+        self.settings.schemas.compile(&model)
+    }
+}

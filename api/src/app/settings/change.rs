@@ -1,0 +1,303 @@
+//! Changing one device's settings: every way leads through [`App::change`].
+
+use setpoint_model::{
+    Scope, Serial,
+    settings::{
+        Document, Effective, Layer, Malformed, Patch, Schema, Source, diff::diff, document,
+        layers::effective, schema,
+    },
+    timeline::{Entry, Facts},
+};
+use setpoint_store::settings::{LockedSettings, NewVersion, Settings};
+
+use crate::app::{Actor, App, Error, FieldErrors};
+
+/// How often a change that ran into another transaction is tried in all.
+const ATTEMPTS: usize = 3;
+
+/// What must hold for a change to be made (RFC 9110 section 13.1.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    None,
+    /// The current version is one of these.
+    Version(Vec<i64>),
+}
+
+impl Precondition {
+    fn check(&self, current: i64) -> Result<(), Error> {
+        match self {
+            Self::Version(versions) if !versions.contains(&current) => {
+                Err(Error::VersionMismatch { current })
+            }
+            Self::None | Self::Version(_) => Ok(()),
+        }
+    }
+}
+
+/// Makes a device's next overrides out of its present settings.
+type Edit<'a> = dyn Fn(&Settings, &Schema) -> Result<Document, Error> + Send + Sync + 'a;
+
+impl App {
+    /// Applies a merge patch (RFC 7396) to what is set on the device itself.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `settings:write`, [`Error::NotFound`], [`Error::VersionMismatch`], and
+    /// [`Error::Malformed`], [`Error::TooLarge`] or [`Error::Invalid`] (by key) for the patch.
+    pub async fn patch_settings(
+        &self,
+        actor: &Actor,
+        serial: &Serial,
+        patch: &[u8],
+        precondition: &Precondition,
+        source: Source,
+    ) -> Result<Settings, Error> {
+        actor.require(Scope::SettingsWrite)?;
+        let patch = Patch::parse(patch, self.settings.limits)?;
+        let edit = |settings: &Settings, schema: &Schema| patched(settings, schema, &patch);
+        self.change(actor, serial, precondition, source, &edit).await
+    }
+
+    /// Replaces what is set on the device itself as a whole.
+    ///
+    /// # Errors
+    /// As [`Self::patch_settings`].
+    pub async fn replace_settings(
+        &self,
+        actor: &Actor,
+        serial: &Serial,
+        overrides: &[u8],
+        precondition: &Precondition,
+    ) -> Result<Settings, Error> {
+        actor.require(Scope::SettingsWrite)?;
+        let overrides = document::parse(overrides, self.settings.limits)?;
+        let edit = |_: &Settings, _: &Schema| Ok(overrides.clone());
+        self.change(actor, serial, precondition, Source::Rest, &edit)
+            .await
+    }
+
+    /// Brings back what was set on the device itself at an earlier version, as a new version.
+    ///
+    /// # Errors
+    /// As [`Self::patch_settings`]; [`Error::NotFound`] also for a version that the device never had.
+    pub async fn revert_settings(
+        &self,
+        actor: &Actor,
+        serial: &Serial,
+        version: i64,
+        precondition: &Precondition,
+    ) -> Result<Settings, Error> {
+        actor.require(Scope::SettingsWrite)?;
+        let device = self
+            .store
+            .device_id(serial)
+            .await?
+            .ok_or(Error::NotFound { what: "device" })?;
+        let earlier = self.store.settings_version(device, version).await?;
+        let earlier = earlier.ok_or(Error::NotFound { what: "version" })?;
+        let edit = |settings: &Settings, _: &Schema| {
+            // The serial may have got another device since.
+            if settings.device_id == device {
+                Ok(earlier.overrides.clone())
+            } else {
+                Err(Error::NotFound { what: "version" })
+            }
+        };
+        self.change(actor, serial, precondition, Source::Revert, &edit)
+            .await
+    }
+
+    /// Applies a merge patch that came over MQTT (`settings/set`). What is wrong with it also goes to the device's
+    /// timeline. Returns the version now in force.
+    ///
+    /// # Errors
+    /// As [`Self::patch_settings`].
+    pub async fn set_from_mqtt(&self, actor: &Actor, serial: &Serial, patch: &[u8]) -> Result<i64, Error> {
+        let result = self
+            .patch_settings(actor, serial, patch, &Precondition::None, Source::Mqtt)
+            .await;
+        if let Err(error @ (Error::Malformed { .. } | Error::TooLarge { .. } | Error::Invalid { .. })) =
+            &result
+        {
+            let facts = Facts::SettingsSetRejected {
+                actor: actor.label(),
+                reason: error.sentence(),
+            };
+            self.timeline.record(Entry {
+                serial: serial.clone(),
+                at: self.clock.now(),
+                facts,
+            });
+        }
+        result.map(|settings| settings.version)
+    }
+
+    async fn change(
+        &self,
+        actor: &Actor,
+        serial: &Serial,
+        precondition: &Precondition,
+        source: Source,
+        edit: &Edit<'_>,
+    ) -> Result<Settings, Error> {
+        let mut attempt = 1;
+        loop {
+            match self.change_once(actor, serial, precondition, source, edit).await {
+                Err(error) if error.is_contended() && attempt < ATTEMPTS => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    /// Lock, check, judge, write, commit, hint: five round trips to Postgres, `BEGIN` and `COMMIT` included.
+    async fn change_once(
+        &self,
+        actor: &Actor,
+        serial: &Serial,
+        precondition: &Precondition,
+        source: Source,
+        edit: &Edit<'_>,
+    ) -> Result<Settings, Error> {
+        let mut locked = self.store.lock_settings(&[serial.as_str()]).await?;
+        let before = locked
+            .device(serial)
+            .cloned()
+            .ok_or(Error::NotFound { what: "device" })?;
+        precondition.check(before.version)?;
+        let schema = self
+            .schema_of(&mut locked, &before.model, before.model_version)
+            .await?;
+        let overrides = checked(&schema, edit(&before, &schema)?)?;
+        let after = self
+            .write_change(&mut locked, before, overrides, &schema, actor, source)
+            .await?;
+        locked.commit().await?;
+        self.settings_changed(&after, source);
+        Ok(after.settings)
+    }
+
+    /// Writes the new overrides of a locked device: a new version if its document changes by them.
+    pub(in crate::app) async fn write_change(
+        &self,
+        locked: &mut LockedSettings,
+        before: Settings,
+        overrides: Document,
+        schema: &Schema,
+        actor: &Actor,
+        source: Source,
+    ) -> Result<Changed, Error> {
+        let at = self.clock.now();
+        let Effective { document, origins } = effective([Layer::model(schema), Layer::device(&overrides)]);
+        let limit = self.settings.limits.bytes;
+        if serde_json::to_vec(&document).map_err(Error::internal)?.len() > limit {
+            return Err(Error::TooLarge { limit });
+        }
+        let diff = diff(&before.document, &document);
+        if diff.is_empty() {
+            if overrides != before.overrides || origins != before.origins {
+                locked
+                    .write_overrides(before.device_id, &overrides, &origins, at)
+                    .await?;
+            }
+            return Ok(Changed {
+                settings: Settings {
+                    overrides,
+                    origins,
+                    ..before
+                },
+                new_version: false,
+            });
+        }
+        let version = before.version.saturating_add(1);
+        let change = NewVersion {
+            device_id: before.device_id,
+            version,
+            status: before.status.changed(&diff, version, at),
+            overrides,
+            document,
+            origins,
+            diff,
+            actor: actor.label(),
+            source,
+            at,
+        };
+        locked.write_versions(std::slice::from_ref(&change)).await?;
+        let NewVersion {
+            version,
+            overrides,
+            document,
+            origins,
+            status,
+            ..
+        } = change;
+        let settings = Settings {
+            version,
+            overrides,
+            document,
+            origins,
+            status,
+            ..before
+        };
+        Ok(Changed {
+            settings,
+            new_version: true,
+        })
+    }
+
+    /// What follows a committed change.
+    pub(in crate::app) fn settings_changed(&self, changed: &Changed, source: Source) {
+        if changed.new_version {
+            let Settings {
+                device_id,
+                serial,
+                version,
+                ..
+            } = &changed.settings;
+            self.hints.settings.device(device_id.0);
+            self.settings.metrics.changed(source);
+            tracing::debug!(%serial, version, source = source.as_str(), "settings changed");
+        }
+    }
+}
+
+/// A device's settings after a change, and whether there is a new version to publish.
+#[derive(Debug)]
+pub(in crate::app) struct Changed {
+    pub(in crate::app) settings: Settings,
+    pub(in crate::app) new_version: bool,
+}
+
+/// The overrides after a patch. A key that is dropped must be known, or be set: a typing error is not let pass.
+fn patched(settings: &Settings, schema: &Schema, patch: &Patch) -> Result<Document, Error> {
+    let unknown = |key: &&str| !schema.contains(key) && !settings.overrides.contains_key(*key);
+    let unknown: FieldErrors = patch
+        .keys()
+        .filter(unknown)
+        .map(|key| (key.to_owned(), schema::UNKNOWN.to_owned()))
+        .collect();
+    let merged = patch.apply(&settings.overrides);
+    if unknown.is_empty() {
+        return Ok(merged);
+    }
+    let others = schema.check(merged).err().unwrap_or_default();
+    Err(Error::Invalid {
+        errors: others.into_iter().chain(unknown).collect(),
+    })
+}
+
+fn checked(schema: &Schema, overrides: Document) -> Result<Document, Error> {
+    schema
+        .check(overrides)
+        .map_err(|errors| Error::Invalid { errors })
+}
+
+impl From<Malformed> for Error {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::TooLarge { limit } => Self::TooLarge { limit },
+            other => Self::Malformed {
+                message: format!("the body is {other}"),
+            },
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Settings: reading and changing them, their history, and what devices answer.
+
+mod ack;
+mod change;
+mod history;
+mod marks;
+mod metrics;
+
+use setpoint_model::{Scope, Serial, settings::Limits};
+use setpoint_store::settings::Settings;
+use tokio::sync::mpsc;
+
+use super::{Actor, App, Error, models::Schemas};
+use crate::config;
+
+pub use ack::{Acknowledgement, Acknowledgements};
+pub use change::Precondition;
+pub use history::VersionStory;
+pub use marks::Marks;
+pub use metrics::Metrics;
+
+/// Acknowledgements that may wait to be settled; beyond it their senders wait.
+const MAX_ACKNOWLEDGEMENTS: usize = 4_096;
+
+/// What settings need beside the database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    /// How large and deep a document may be.
+    pub limits: Limits,
+    /// Compiled schemas.
+    pub schemas: Schemas,
+    /// What became of published versions, waiting to be written.
+    pub marks: Marks,
+    /// Acknowledgements on their way to be settled.
+    pub acknowledgements: Acknowledgements,
+    /// Counts.
+    pub metrics: Metrics,
+}
+
+impl Engine {
+    /// An engine, and the queue from which `tasks::settings_acks` settles.
+    pub fn new(
+        config: &config::Settings,
+        registry: &mut prometheus_client::registry::Registry,
+    ) -> (Self, mpsc::Receiver<Acknowledgement>) {
+        let metrics = Metrics::register(registry);
+        let (acknowledgements, queue) = Acknowledgements::new(MAX_ACKNOWLEDGEMENTS);
+        let engine = Self {
+            limits: Limits {
+                bytes: config.max_document,
+                depth: config.max_depth,
+            },
+            schemas: Schemas::default(),
+            marks: Marks::new(metrics.marks_dropped.clone()),
+            acknowledgements,
+            metrics,
+        };
+        (engine, queue)
+    }
+}
+
+impl App {
+    /// A device's settings as they stand.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `settings:read`, [`Error::NotFound`].
+    pub async fn settings(&self, actor: &Actor, serial: &Serial) -> Result<Settings, Error> {
+        actor.require(Scope::SettingsRead)?;
+        self.store
+            .settings(serial)
+            .await?
+            .ok_or(Error::NotFound { what: "device" })
+    }
+}

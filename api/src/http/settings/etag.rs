@@ -1,0 +1,87 @@
+//! `ETag` and `If-Match` (RFC 9110 sections 8.8.3 and 13.1.1): the settings version in quotes.
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::app::{Error, settings::Precondition};
+
+/// The `ETag` header of a version.
+pub(super) fn of(version: i64) -> Result<(HeaderName, HeaderValue), Error> {
+    let tag = HeaderValue::from_str(&format!("\"{version}\"")).map_err(Error::internal)?;
+    Ok((header::ETAG, tag))
+}
+
+/// What `If-Match` asks for. Comparison is strong, so a weak tag (`W/"42"`) matches nothing, nor does a tag that is
+/// none of ours.
+///
+/// # Errors
+/// [`Error::Malformed`] for anything but `*` or a list of entity tags.
+pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Error> {
+    let mut versions = Vec::new();
+    let mut asked = false;
+    for value in headers.get_all(header::IF_MATCH) {
+        asked = true;
+        let value = value.to_str().map_err(|_| malformed())?.trim();
+        if value == "*" {
+            return Ok(Precondition::None);
+        }
+        for tag in value.split(',').map(str::trim) {
+            let (weak, quoted) = match tag.strip_prefix("W/") {
+                Some(quoted) => (true, quoted),
+                None => (false, tag),
+            };
+            let inner = quoted
+                .strip_prefix('"')
+                .and_then(|rest| rest.strip_suffix('"'))
+                .ok_or_else(malformed)?;
+            if inner.contains('"') {
+                return Err(malformed());
+            }
+            if !weak {
+                versions.extend(inner.parse::<i64>().ok());
+            }
+        }
+    }
+    Ok(if asked {
+        Precondition::Version(versions)
+    } else {
+        Precondition::None
+    })
+}
+
+fn malformed() -> Error {
+    Error::Malformed {
+        message: "If-Match must be `*` or versions in quotes, such as `\"42\"`".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asked(values: &[&'static str]) -> Option<Precondition> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(header::IF_MATCH, HeaderValue::from_static(value));
+        }
+        precondition(&headers).ok()
+    }
+
+    #[test]
+    fn if_match_is_any_or_a_list_of_versions() {
+        for (values, expected) in [
+            (&[][..], Some(Precondition::None)),
+            (&["*"], Some(Precondition::None)),
+            (&["\"42\""], Some(Precondition::Version(vec![42]))),
+            (&["\"41\", \"42\""], Some(Precondition::Version(vec![41, 42]))),
+            (&["\"41\"", "\"42\""], Some(Precondition::Version(vec![41, 42]))),
+            (&["W/\"42\""], Some(Precondition::Version(vec![]))),
+            (&["\"abc\""], Some(Precondition::Version(vec![]))),
+            (&["42"], None),
+            (&["\"42"], None),
+            (&["\"4\"2\""], None),
+            (&[""], None),
+        ] {
+            assert_eq!(asked(values), expected, "{values:?}");
+        }
+    }
+}
