@@ -8,7 +8,6 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use setpoint_model::Serial;
 use tokio::time::sleep;
-use url::Url;
 
 use crate::credential::Token;
 
@@ -19,12 +18,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// For one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A client of the REST API, signed in with an API token. Cheap to clone.
+/// A client of the REST API. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Rest {
     http: reqwest::Client,
     base: String,
-    token: Token,
+    token: Option<Token>,
 }
 
 /// Why a request failed.
@@ -79,12 +78,13 @@ struct Version {
 }
 
 impl Rest {
-    /// A client of the API at `base`, `http://127.0.0.1:8080` for example.
+    /// A client of the API at `base`, `http://127.0.0.1:8080` for example, signed in with an API token; without
+    /// one, only what is open to everybody answers.
     ///
     /// # Errors
     /// When the HTTP client can't be built.
-    pub fn new(base: &Url, token: Token) -> Result<Self, RestError> {
-        let base = base.as_str().trim_end_matches('/').to_owned();
+    pub fn new(base: &str, token: Option<Token>) -> Result<Self, RestError> {
+        let base = base.trim_end_matches('/').to_owned();
         // Loopback and a user's own server: a proxy meant for the internet would only be in the way.
         let http = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build();
         let http = http.map_err(|error| unreachable(&base, &error))?;
@@ -106,7 +106,9 @@ impl Rest {
             let mut request = self
                 .http
                 .request(method.clone(), format!("{}/api/v1{path}", self.base));
-            request = request.bearer_auth(self.token.reveal());
+            if let Some(token) = &self.token {
+                request = request.bearer_auth(token.reveal());
+            }
             if let Some(body) = body {
                 request = request.json(body);
             }

@@ -376,7 +376,7 @@ fn registrar(server: &Server) -> Result<Registrar, Failure> {
         })
     })?;
     Ok(Registrar::new(
-        Rest::new(&server.api, token)?,
+        Rest::new(server.api.as_str(), Some(token))?,
         server.model.clone(),
     ))
 }

@@ -51,7 +51,7 @@ async fn registrar() -> (Registrar, TcpListener) {
         .parse()
         .unwrap();
     (
-        Registrar::new(Rest::new(&base, Token::new("admin")).unwrap(), "home"),
+        Registrar::new(Rest::new(&base, Some(Token::new("admin"))).unwrap(), "home"),
         listener,
     )
 }
