@@ -47,9 +47,7 @@ async fn answer(listener: TcpListener, answers: &[(&str, &str)]) -> Vec<(String,
 
 async fn registrar() -> (Registrar, TcpListener) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap())
-        .parse()
-        .unwrap();
+    let base = format!("http://{}/", listener.local_addr().unwrap());
     (
         Registrar::new(Rest::new(&base, Some(Token::new("admin"))).unwrap(), "home"),
         listener,
