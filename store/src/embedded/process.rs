@@ -14,9 +14,8 @@ use super::{
 
 /// What Postgres's programs get of our environment. The rest may hold our secrets, and its `PG*` variables are
 /// meant for clients of some other server.
-const KEPT: [&str; 7] = [
+const KEPT: [&str; 6] = [
     "PATH",
-    "HOME",
     "TMPDIR",
     "TZDIR",
     "LD_LIBRARY_PATH",
