@@ -185,3 +185,6 @@ impl Store {
         Ok(presences.collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

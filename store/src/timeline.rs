@@ -115,3 +115,6 @@ impl Store {
         Ok(deleted.rows_affected())
     }
 }
+
+#[cfg(test)]
+mod tests;

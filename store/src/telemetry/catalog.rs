@@ -45,8 +45,10 @@ impl Store {
             .cloned()
             .collect();
         if !missing.is_empty() {
+            // In order, so that two at once can't wait for each other.
             sqlx::query!(
-                "INSERT INTO metrics (name) SELECT DISTINCT unnest($1::text[]) ON CONFLICT DO NOTHING",
+                "INSERT INTO metrics (name) SELECT DISTINCT name FROM unnest($1::text[]) AS name ORDER BY name
+                 ON CONFLICT DO NOTHING",
                 &missing,
             )
             .execute(&self.pool)

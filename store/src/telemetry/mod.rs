@@ -11,3 +11,6 @@ pub use catalog::TelemetryDevice;
 pub use history::{History, Latest, Position, Reading};
 pub use partitions::Partition;
 pub use rows::Rows;
+
+#[cfg(test)]
+mod tests;
