@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::Value;
 use setpoint_broker::{
-    Ack, Authenticated, Backend, Inbound, Login, Outcome, Peer, Refusal, SessionEvent, SessionInfo, Transport,
-    Version,
+    Ack, Authenticated, Backend, Inbound, Login, Outcome, Peer, Refusal, SessionEvent, SessionInfo,
+    Transport, Version,
 };
 use setpoint_model::{
     Channel, Identity, Scope, Serial, Topic,
@@ -57,8 +57,13 @@ impl Backend for MqttBackend {
     fn delivered(&self, topic: &Topic, receipt: u64) {
         if topic.channel == Channel::Settings {
             // The publisher gives the version as the receipt.
-            let Ok(version) = i64::try_from(receipt) else { return };
-            self.app.settings.marks.delivered(&topic.serial, version, self.app.clock.now());
+            let Ok(version) = i64::try_from(receipt) else {
+                return;
+            };
+            self.app
+                .settings
+                .marks
+                .delivered(&topic.serial, version, self.app.clock.now());
         }
     }
 
@@ -66,9 +71,19 @@ impl Backend for MqttBackend {
         match event {
             SessionEvent::Started(session) => self.started(&session),
             SessionEvent::SettingsSubscription { .. } => {}
-            SessionEvent::Ended { session, reason, others, at } => self.ended(&session, reason, others, at),
+            SessionEvent::Ended {
+                session,
+                reason,
+                others,
+                at,
+            } => self.ended(&session, reason, others, at),
             SessionEvent::Denied { session, what, at } => self.denied(&session, what, at),
-            SessionEvent::Refused { serial, peer, refusal, at } => {
+            SessionEvent::Refused {
+                serial,
+                peer,
+                refusal,
+                at,
+            } => {
                 if let Some(serial) = serial {
                     self.login_refused(serial, &peer, refusal, at);
                 }
@@ -83,9 +98,15 @@ impl MqttBackend {
     /// device's if both are given.
     async fn sign_in(&self, login: Login) -> Result<Authenticated, Error> {
         let password = login.password.as_deref();
-        match (login.username.as_deref(), login.peer.certificate.as_deref(), password) {
+        match (
+            login.username.as_deref(),
+            login.peer.certificate.as_deref(),
+            password,
+        ) {
             (Some(TOKEN_USERNAME), _, Some(token)) => self.operator(token).await,
-            (Some(name), Some(certified), None) if name == certified => self.certified_device(certified).await,
+            (Some(name), Some(certified), None) if name == certified => {
+                self.certified_device(certified).await
+            }
             (None, Some(certified), None) => self.certified_device(certified).await,
             (Some(name), None, Some(token)) => self.device(name, token).await,
             (Some(name), Some(certified), Some(token)) if name == certified => self.device(name, token).await,
@@ -99,9 +120,10 @@ impl MqttBackend {
         let actor = self.app.authenticate_token(token).await?;
         actor.require(Scope::Mqtt)?;
         match actor.principal {
-            Principal::Token { id, name, .. } => {
-                Ok(Authenticated { identity: Identity::Operator { token: id, name }, epoch })
-            }
+            Principal::Token { id, name, .. } => Ok(Authenticated {
+                identity: Identity::Operator { token: id, name },
+                epoch,
+            }),
             Principal::Device(_) | Principal::System(_) => Err(Error::Unauthenticated),
         }
     }
@@ -109,13 +131,19 @@ impl MqttBackend {
     async fn device(&self, name: &str, token: &[u8]) -> Result<Authenticated, Error> {
         let serial: Serial = name.parse().map_err(|_| Error::Unauthenticated)?;
         let epoch = self.app.sign_in_device(&serial, token).await?.epoch;
-        Ok(Authenticated { identity: Identity::Device(serial), epoch })
+        Ok(Authenticated {
+            identity: Identity::Device(serial),
+            epoch,
+        })
     }
 
     async fn certified_device(&self, name: &str) -> Result<Authenticated, Error> {
         let serial: Serial = name.parse().map_err(|_| Error::Unauthenticated)?;
         let epoch = self.app.sign_in_certified(&serial).await?.epoch;
-        Ok(Authenticated { identity: Identity::Device(serial), epoch })
+        Ok(Authenticated {
+            identity: Identity::Device(serial),
+            epoch,
+        })
     }
 }
 
@@ -140,17 +168,27 @@ impl MqttBackend {
         }
         match message.topic.channel {
             Channel::Telemetry => {
-                self.app.ingest.from_mqtt(serial, &message.payload, message.at, ack).await;
+                self.app
+                    .ingest
+                    .from_mqtt(serial, &message.payload, message.at, ack)
+                    .await;
             }
             Channel::SettingsAck => {
-                let Inbound { payload, at, topic, .. } = message;
-                let acknowledgement = Acknowledgement { serial: topic.serial, payload, at, done: ack };
+                let Inbound {
+                    payload, at, topic, ..
+                } = message;
+                let acknowledgement = Acknowledgement {
+                    serial: topic.serial,
+                    payload,
+                    at,
+                    done: ack,
+                };
                 self.app.settings.acknowledgements.submit(acknowledgement).await;
             }
             Channel::SettingsSet => ack.complete(self.set_settings(&message).await),
-            Channel::CommandResult(id) => ack.complete(self.note(&message, |result| {
-                Facts::CommandResult { id, result }
-            })),
+            Channel::CommandResult(id) => {
+                ack.complete(self.note(&message, |result| Facts::CommandResult { id, result }))
+            }
             Channel::FirmwareStatus => {
                 ack.complete(self.note(&message, |status| Facts::FirmwareStatus { status }));
             }
@@ -167,11 +205,22 @@ impl MqttBackend {
             return Outcome::Invalid("not a topic for devices".to_owned());
         };
         // The scope `mqtt` brings this right with it.
-        let principal = Principal::Token { id: *token, name: name.clone(), user: None };
-        let actor = Actor { principal, scopes: vec![Scope::SettingsWrite] };
+        let principal = Principal::Token {
+            id: *token,
+            name: name.clone(),
+            user: None,
+        };
+        let actor = Actor {
+            principal,
+            scopes: vec![Scope::SettingsWrite],
+        };
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.app.set_from_mqtt(&actor, &message.topic.serial, &message.payload).await {
+            match self
+                .app
+                .set_from_mqtt(&actor, &message.topic.serial, &message.payload)
+                .await
+            {
                 Ok(_) => return Outcome::Accepted,
                 Err(Error::Unavailable(_)) => {
                     tokio::time::sleep(pause).await;
@@ -179,7 +228,10 @@ impl MqttBackend {
                 }
                 Err(error) => {
                     if let Error::Internal(cause) = &error {
-                        tracing::error!(error = &**cause as &dyn std::error::Error, "settings were not set");
+                        tracing::error!(
+                            error = &**cause as &dyn std::error::Error,
+                            "settings were not set"
+                        );
                     }
                     return Outcome::Invalid(error.sentence());
                 }
@@ -190,7 +242,9 @@ impl MqttBackend {
     /// Notes a JSON object in the device's timeline.
     fn note(&self, message: &Inbound, facts: impl FnOnce(Value) -> Facts) -> Outcome {
         let parsed = match message.payload.len() {
-            0..=MAX_NOTED => serde_json::from_slice(&message.payload).map_err(|error| format!("not JSON: {error}")),
+            0..=MAX_NOTED => {
+                serde_json::from_slice(&message.payload).map_err(|error| format!("not JSON: {error}"))
+            }
             _ => Err(format!("more than {MAX_NOTED} bytes")),
         };
         let (facts, outcome) = match parsed {
@@ -204,15 +258,28 @@ impl MqttBackend {
 
     fn unreadable(&self, message: &Inbound, reason: String) -> (Facts, Outcome) {
         let channel = message.topic.channel.name().to_owned();
-        (Facts::MessageRejected { channel, reason: reason.clone() }, Outcome::Invalid(reason))
+        (
+            Facts::MessageRejected {
+                channel,
+                reason: reason.clone(),
+            },
+            Outcome::Invalid(reason),
+        )
     }
 }
 
 /// What happens to sessions.
 impl MqttBackend {
     fn started(&self, session: &SessionInfo) {
-        let Some(serial) = session.identity.serial() else { return };
-        let presence = Presence { online: true, since: session.since, session: session.id, reason: None };
+        let Some(serial) = session.identity.serial() else {
+            return;
+        };
+        let presence = Presence {
+            online: true,
+            since: session.since,
+            session: session.id,
+            reason: None,
+        };
         self.app.presence.change(serial, presence, session.since);
         let facts = Facts::Connected {
             session: session.id,
@@ -225,21 +292,38 @@ impl MqttBackend {
     }
 
     fn ended(&self, session: &SessionInfo, reason: DisconnectReason, others: bool, at: DateTime<Utc>) {
-        let Some(serial) = session.identity.serial() else { return };
+        let Some(serial) = session.identity.serial() else {
+            return;
+        };
         if !others {
-            let presence = Presence { online: false, since: at, session: session.id, reason: Some(reason) };
+            let presence = Presence {
+                online: false,
+                since: at,
+                session: session.id,
+                reason: Some(reason),
+            };
             self.app.presence.change(serial, presence, at);
         }
         if reason == DisconnectReason::CredentialRevoked {
             // It may have been deleted, and its serial may come back as another device.
             self.app.ingest.forget(serial);
         }
-        self.record(serial.clone(), at, Facts::Disconnected { session: session.id, reason });
+        self.record(
+            serial.clone(),
+            at,
+            Facts::Disconnected {
+                session: session.id,
+                reason,
+            },
+        );
     }
 
     fn denied(&self, session: &SessionInfo, what: String, at: DateTime<Utc>) {
         if let Some(serial) = session.identity.serial() {
-            let facts = Facts::AccessDenied { session: session.id, what: printable(&what) };
+            let facts = Facts::AccessDenied {
+                session: session.id,
+                what: printable(&what),
+            };
             self.record(serial.clone(), at, facts);
         }
     }
@@ -280,7 +364,10 @@ const MAX_REPEATED: usize = 200;
 
 /// A text from a client, short and without control characters: Postgres can't hold a NUL.
 fn printable(text: &str) -> String {
-    text.chars().take(MAX_REPEATED).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .take(MAX_REPEATED)
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// Whether a text in the value has a NUL character, which `jsonb` can't hold.
@@ -288,7 +375,9 @@ fn has_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(items) => items.iter().any(has_nul),
-        Value::Object(fields) => fields.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
+        Value::Object(fields) => fields
+            .iter()
+            .any(|(key, value)| key.contains('\0') || has_nul(value)),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }

@@ -69,7 +69,11 @@ impl PresenceBook {
 
     /// A device came or went; the newest word counts.
     pub fn change(&self, serial: &Serial, presence: Presence, at: DateTime<Utc>) {
-        let change = PresenceChange { serial: serial.clone(), presence, last_seen: at };
+        let change = PresenceChange {
+            serial: serial.clone(),
+            presence,
+            last_seen: at,
+        };
         self.with(|waiting| {
             if waiting.changes.len() < MAX_WAITING || waiting.changes.contains_key(serial) {
                 waiting.changes.insert(serial.clone(), change);
@@ -91,9 +95,17 @@ impl PresenceBook {
     fn is_news(&self, serial: &Serial, at: DateTime<Utc>) -> bool {
         let at = at.timestamp_millis();
         let grain = self.0.grain;
-        if let Some(last) = self.0.heard.read().unwrap_or_else(PoisonError::into_inner).get(serial) {
+        if let Some(last) = self
+            .0
+            .heard
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(serial)
+        {
             let due = |last: i64| (at - last >= grain).then_some(at);
-            return last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok();
+            return last
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, due)
+                .is_ok();
         }
         let mut heard = self.0.heard.write().unwrap_or_else(PoisonError::into_inner);
         if heard.len() >= MAX_HEARD {
@@ -104,7 +116,13 @@ impl PresenceBook {
 
     /// Waits until there is something to take. One task at a time.
     pub(crate) async fn waiting(&self) {
-        while self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
+        while self
+            .0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
+        {
             self.0.bell.notified().await;
         }
     }
@@ -141,7 +159,12 @@ mod tests {
     }
 
     fn presence(online: bool, second: i64) -> Presence {
-        Presence { online, since: at(second), session: Uuid::nil(), reason: None }
+        Presence {
+            online,
+            since: at(second),
+            session: Uuid::nil(),
+            reason: None,
+        }
     }
 
     fn book() -> (PresenceBook, Serial, Serial) {
@@ -167,7 +190,10 @@ mod tests {
         book.seen(&a, at(0));
         book.seen(&b, at(30));
         book.seen(&a, at(59));
-        assert_eq!(book.take().seen, HashMap::from([(a.clone(), at(0)), (b.clone(), at(30))]));
+        assert_eq!(
+            book.take().seen,
+            HashMap::from([(a.clone(), at(0)), (b.clone(), at(30))])
+        );
         book.seen(&a, at(60));
         book.seen(&b, at(60));
         assert_eq!(book.take().seen, HashMap::from([(a, at(60))]));

@@ -59,8 +59,19 @@ impl Timeline {
             dropped.clone(),
         );
         let (queue, entries) = mpsc::channel(limits.max_queue);
-        let counted = Mutex::new(Counted { begun: Instant::now(), entries: HashMap::new() });
-        (Self(Arc::new(Shared { queue, limits: limits.clone(), counted, dropped })), entries)
+        let counted = Mutex::new(Counted {
+            begun: Instant::now(),
+            entries: HashMap::new(),
+        });
+        (
+            Self(Arc::new(Shared {
+                queue,
+                limits: limits.clone(),
+                counted,
+                dropped,
+            })),
+            entries,
+        )
     }
 
     /// Records an entry, unless the device had its share or the queue is full.
@@ -125,7 +136,11 @@ impl App {
         limit: i64,
     ) -> Result<Vec<StoredEntry>, Error> {
         actor.require(Scope::DevicesRead)?;
-        let device_id = self.store.device_id(serial).await?.ok_or(Error::NotFound { what: "device" })?;
+        let device_id = self
+            .store
+            .device_id(serial)
+            .await?
+            .ok_or(Error::NotFound { what: "device" })?;
         Ok(self.store.timeline(device_id, kinds, before, limit).await?)
     }
 }

@@ -26,7 +26,9 @@ const DEFAULT_LIMIT: i64 = 1_000;
 const DEFAULT_SPAN: TimeDelta = TimeDelta::hours(24);
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
-    OpenApiRouter::new().routes(routes!(history, ingest)).routes(routes!(latest))
+    OpenApiRouter::new()
+        .routes(routes!(history, ingest))
+        .routes(routes!(latest))
 }
 
 /// One value of one metric.
@@ -44,7 +46,11 @@ struct Item {
 
 impl From<Reading> for Item {
     fn from(reading: Reading) -> Self {
-        Self { at: reading.at, metric: reading.metric, value: reading.value }
+        Self {
+            at: reading.at,
+            metric: reading.metric,
+            value: reading.value,
+        }
     }
 }
 
@@ -111,7 +117,12 @@ impl From<Report> for Stored {
         });
         let problems: Vec<_> = problems.collect();
         let more_problems = report.problems.count() - problems.len();
-        Self { stored: report.stored, problems, more_problems, clock_ahead: report.skewed }
+        Self {
+            stored: report.stored,
+            problems,
+            more_problems,
+            clock_ahead: report.skewed,
+        }
     }
 }
 
@@ -148,8 +159,15 @@ async fn history(
         )
         .await?;
     let cursor = |last: &Reading| {
-        let after = Some(Position { at: last.at, metric_id: last.metric_id });
-        Cursor { after, ..wanted.cursor }.to_string()
+        let after = Some(Position {
+            at: last.at,
+            metric_id: last.metric_id,
+        });
+        Cursor {
+            after,
+            ..wanted.cursor
+        }
+        .to_string()
     };
     Ok(Json(Page::of(readings, wanted.limit, cursor).map(Item::from)))
 }
@@ -170,7 +188,9 @@ async fn latest(
     Path(serial): Path<Serial>,
 ) -> Result<Json<LatestList>, Problem> {
     let readings = app.latest_telemetry(&actor, &serial).await?;
-    Ok(Json(LatestList { items: readings.into_iter().map(Item::from).collect() }))
+    Ok(Json(LatestList {
+        items: readings.into_iter().map(Item::from).collect(),
+    }))
 }
 
 /// Stores samples: an object of metrics, or an array of them, each with an optional `at`.
@@ -225,14 +245,25 @@ impl Wanted {
             errors.insert("agg".to_owned(), "needs `bucket`".to_owned());
         }
         if from >= to && !errors.contains_key("to") {
-            errors.entry("from".to_owned()).or_insert_with(|| "must be before `to`".to_owned());
+            errors
+                .entry("from".to_owned())
+                .or_insert_with(|| "must be before `to`".to_owned());
         }
         if !errors.is_empty() {
             return Err(Error::Invalid { errors });
         }
-        let cursor = given.unwrap_or(Cursor { from, to, after: None });
+        let cursor = given.unwrap_or(Cursor {
+            from,
+            to,
+            after: None,
+        });
         let buckets = bucket.map(|bucket| (bucket, aggregate.unwrap_or_default()));
-        Ok(Self { metrics, buckets, limit, cursor })
+        Ok(Self {
+            metrics,
+            buckets,
+            limit,
+            cursor,
+        })
     }
 }
 
@@ -270,7 +301,9 @@ struct Cursor {
 
 impl Display for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (at, metric) = self.after.map_or((0, 0), |after| (after.at.timestamp_micros(), after.metric_id));
+        let (at, metric) = self
+            .after
+            .map_or((0, 0), |after| (after.at.timestamp_micros(), after.metric_id));
         let (from, to) = (self.from.timestamp_micros(), self.to.timestamp_micros());
         write!(f, "{from}.{to}.{at}.{metric}")
     }
@@ -292,7 +325,11 @@ impl FromStr for Cursor {
         if numbers.next().is_some() {
             return Err(WRONG);
         }
-        Ok(Self { from, to, after: Some(Position { at, metric_id }) })
+        Ok(Self {
+            from,
+            to,
+            after: Some(Position { at, metric_id }),
+        })
     }
 }
 
@@ -301,7 +338,15 @@ mod tests {
     use super::*;
 
     fn query() -> HistoryQuery {
-        HistoryQuery { metric: None, from: None, to: None, bucket: None, agg: None, limit: None, cursor: None }
+        HistoryQuery {
+            metric: None,
+            from: None,
+            to: None,
+            bucket: None,
+            agg: None,
+            limit: None,
+            cursor: None,
+        }
     }
 
     fn now() -> DateTime<Utc> {
@@ -318,7 +363,10 @@ mod tests {
     #[test]
     fn without_parameters_it_is_the_last_day_as_it_came() {
         let wanted = Wanted::parse(&query(), now()).unwrap();
-        assert_eq!((wanted.cursor.from, wanted.cursor.to), (now() - DEFAULT_SPAN, now()));
+        assert_eq!(
+            (wanted.cursor.from, wanted.cursor.to),
+            (now() - DEFAULT_SPAN, now())
+        );
         assert!(wanted.metrics.is_none() && wanted.buckets.is_none());
         assert_eq!(wanted.limit, DEFAULT_LIMIT);
     }
@@ -335,25 +383,70 @@ mod tests {
             limit: Some(0),
             cursor: text("1.2"),
         };
-        assert_eq!(errors(&all), ["agg", "bucket", "cursor", "from", "limit", "metric", "to"]);
-        assert_eq!(errors(&HistoryQuery { agg: text("avg"), ..query() }), ["agg"]);
-        assert_eq!(errors(&HistoryQuery { from: text("2026-03-01T12:00:00Z"), ..query() }), ["from"]);
-        assert_eq!(errors(&HistoryQuery { limit: Some(MAX_LIMIT + 1), ..query() }), ["limit"]);
+        assert_eq!(
+            errors(&all),
+            ["agg", "bucket", "cursor", "from", "limit", "metric", "to"]
+        );
+        assert_eq!(
+            errors(&HistoryQuery {
+                agg: text("avg"),
+                ..query()
+            }),
+            ["agg"]
+        );
+        assert_eq!(
+            errors(&HistoryQuery {
+                from: text("2026-03-01T12:00:00Z"),
+                ..query()
+            }),
+            ["from"]
+        );
+        assert_eq!(
+            errors(&HistoryQuery {
+                limit: Some(MAX_LIMIT + 1),
+                ..query()
+            }),
+            ["limit"]
+        );
     }
 
     #[test]
     fn a_plus_in_a_time_need_not_be_escaped() {
-        let query = HistoryQuery { from: Some("2026-03-01T12:00:00 01:00".to_owned()), ..query() };
-        assert_eq!(Wanted::parse(&query, now()).unwrap().cursor.from, now() - TimeDelta::hours(1));
+        let query = HistoryQuery {
+            from: Some("2026-03-01T12:00:00 01:00".to_owned()),
+            ..query()
+        };
+        assert_eq!(
+            Wanted::parse(&query, now()).unwrap().cursor.from,
+            now() - TimeDelta::hours(1)
+        );
     }
 
     #[test]
     fn a_cursor_reads_back_as_written() {
-        let after = Position { at: now() - TimeDelta::microseconds(1), metric_id: 7 };
-        let cursor = Cursor { from: now() - DEFAULT_SPAN, to: now(), after: Some(after) };
+        let after = Position {
+            at: now() - TimeDelta::microseconds(1),
+            metric_id: 7,
+        };
+        let cursor = Cursor {
+            from: now() - DEFAULT_SPAN,
+            to: now(),
+            after: Some(after),
+        };
         let read: Cursor = cursor.to_string().parse().unwrap();
-        assert_eq!((read.from, read.to, read.after), (cursor.from, cursor.to, cursor.after));
-        for wrong in ["", "1", "1.2.3", "1.2.3.x", "1.2.3.4.5", "1.2.3.99999999999", "9223372036854775807.1.1.1"] {
+        assert_eq!(
+            (read.from, read.to, read.after),
+            (cursor.from, cursor.to, cursor.after)
+        );
+        for wrong in [
+            "",
+            "1",
+            "1.2.3",
+            "1.2.3.x",
+            "1.2.3.4.5",
+            "1.2.3.99999999999",
+            "9223372036854775807.1.1.1",
+        ] {
             assert!(wrong.parse::<Cursor>().is_err(), "{wrong}");
         }
     }

@@ -28,7 +28,11 @@ struct Item {
 
 impl From<StoredEntry> for Item {
     fn from(entry: StoredEntry) -> Self {
-        Self { at: entry.at, kind: entry.kind, data: entry.data }
+        Self {
+            at: entry.at,
+            kind: entry.kind,
+            data: entry.data,
+        }
     }
 }
 
@@ -64,8 +68,12 @@ async fn timeline(
 ) -> Result<Json<Page<Item>>, Problem> {
     let limit = super::page::limit(query.limit)?;
     let kinds = query.kind.as_deref().map_or(Ok(Vec::new()), kinds)?;
-    let entries = app.timeline(&actor, &serial, &kinds, query.cursor, limit + 1).await?;
-    Ok(Json(Page::of(entries, limit, |entry| entry.id.to_string()).map(Item::from)))
+    let entries = app
+        .timeline(&actor, &serial, &kinds, query.cursor, limit + 1)
+        .await?;
+    Ok(Json(
+        Page::of(entries, limit, |entry| entry.id.to_string()).map(Item::from),
+    ))
 }
 
 fn kinds(text: &str) -> Result<Vec<Kind>, Error> {

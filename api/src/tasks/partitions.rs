@@ -19,7 +19,10 @@ const EVERY: Duration = Duration::from_secs(3_600);
 /// When the database fails.
 pub async fn make(app: &App) -> Result<(), setpoint_store::Error> {
     let today = app.clock.now().date_naive();
-    let made = app.store.make_telemetry_partitions(today, today + Days::new(DAYS_AHEAD)).await?;
+    let made = app
+        .store
+        .make_telemetry_partitions(today, today + Days::new(DAYS_AHEAD))
+        .await?;
     if made > 0 {
         tracing::info!(made, "telemetry partitions made");
     }
@@ -28,9 +31,16 @@ pub async fn make(app: &App) -> Result<(), setpoint_store::Error> {
 
 /// Looks every hour until `stop`.
 pub async fn run(app: App, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(EVERY))
+        .await
+        .is_some()
+    {
         if let Err(error) = make(&app).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "no telemetry partitions could be made");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "no telemetry partitions could be made"
+            );
         }
     }
 }

@@ -23,9 +23,15 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// When the database fails.
 pub async fn take_over(app: &App) -> Result<(), Error> {
     let reason = DisconnectReason::ServerStopped;
-    let devices = app.store.take_over_presence(app.presence.server(), reason, app.clock.now()).await?;
+    let devices = app
+        .store
+        .take_over_presence(app.presence.server(), reason, app.clock.now())
+        .await?;
     if devices > 0 {
-        tracing::warn!(devices, "the server before this one stopped without notice; its devices are offline");
+        tracing::warn!(
+            devices,
+            "the server before this one stopped without notice; its devices are offline"
+        );
     }
     Ok(())
 }
@@ -35,14 +41,19 @@ pub async fn run(app: App, stop: CancellationToken) {
     while stop.run_until_cancelled(app.presence.waiting()).await.is_some() {
         stop.run_until_cancelled(tokio::time::sleep(GATHER)).await;
         if let Err(error) = flush(&app).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "presence waits for Postgres");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "presence waits for Postgres"
+            );
             stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
         }
     }
     let ended = async {
         flush(&app).await?;
         let reason = DisconnectReason::ServerShutdown;
-        app.store.end_presence(app.presence.server(), reason, app.clock.now()).await
+        app.store
+            .end_presence(app.presence.server(), reason, app.clock.now())
+            .await
     };
     if let Err(error) = ended.await {
         tracing::warn!(
@@ -56,15 +67,21 @@ pub async fn run(app: App, stop: CancellationToken) {
 async fn flush(app: &App) -> Result<(), Error> {
     let mut taken = app.presence.take();
     let changes: Vec<PresenceChange> = taken.changes.values().cloned().collect();
-    let seen: Vec<_> = taken.seen.iter().map(|(serial, at)| (serial.clone(), *at)).collect();
+    let seen: Vec<_> = taken
+        .seen
+        .iter()
+        .map(|(serial, at)| (serial.clone(), *at))
+        .collect();
     let done: Result<(), Error> = async {
         for step in changes.chunks(STEP) {
             app.store.write_presence(app.presence.server(), step).await?;
-            step.iter().for_each(|change| forget(&mut taken.changes, &change.serial));
+            step.iter()
+                .for_each(|change| forget(&mut taken.changes, &change.serial));
         }
         for step in seen.chunks(STEP) {
             app.store.write_last_seen(app.presence.server(), step).await?;
-            step.iter().for_each(|(serial, _)| forget(&mut taken.seen, serial));
+            step.iter()
+                .for_each(|(serial, _)| forget(&mut taken.seen, serial));
         }
         Ok(())
     }

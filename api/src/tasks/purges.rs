@@ -19,7 +19,10 @@ pub async fn run(app: App, stop: CancellationToken) {
     loop {
         let round = async {
             if let Err(error) = purge(&app).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "deleted devices keep telemetry for now");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "deleted devices keep telemetry for now"
+                );
             }
             tokio::time::sleep(EVERY).await;
         };

@@ -15,11 +15,19 @@ const EVERY: Duration = Duration::from_secs(3_600);
 const STEP: i64 = 5_000;
 
 /// Looks every hour until `stop`.
-pub async fn run(app: App, telemetry: config::Telemetry, timeline: config::Timeline, stop: CancellationToken) {
+pub async fn run(
+    app: App,
+    telemetry: config::Telemetry,
+    timeline: config::Timeline,
+    stop: CancellationToken,
+) {
     loop {
         let round = async {
             if let Err(error) = expire(&app, &telemetry, &timeline).await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "old data could not be dropped");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "old data could not be dropped"
+                );
             }
             tokio::time::sleep(EVERY).await;
         };
@@ -52,8 +60,14 @@ pub async fn expire(
     }
     let mut entries = 0;
     loop {
-        let deleted = app.store.expire_timeline(now - delta(timeline.retention), STEP).await?
-            + app.store.trim_timelines(i64::from(timeline.max_per_device)).await?;
+        let deleted = app
+            .store
+            .expire_timeline(now - delta(timeline.retention), STEP)
+            .await?
+            + app
+                .store
+                .trim_timelines(i64::from(timeline.max_per_device))
+                .await?;
         entries += deleted;
         if deleted == 0 {
             break;

@@ -55,8 +55,12 @@ pub async fn run(
     let commits = TaskTracker::new();
     loop {
         // First a free writer, then the batches: what comes meanwhile is committed together.
-        let Ok(turn) = Arc::clone(&free).acquire_owned().await else { break };
-        let Some(batches) = collect(&mut queue, &config, &stop).await else { break };
+        let Ok(turn) = Arc::clone(&free).acquire_owned().await else {
+            break;
+        };
+        let Some(batches) = collect(&mut queue, &config, &stop).await else {
+            break;
+        };
         let writer = Arc::clone(&writer);
         commits.spawn(async move {
             writer.commit(batches).await;
@@ -86,7 +90,9 @@ async fn collect(
     let mut count = first.rows.len();
     let mut batches = vec![first];
     while count < config.batch_rows {
-        let Ok(Some(batch)) = timeout_at(deadline, queue.recv()).await else { break };
+        let Ok(Some(batch)) = timeout_at(deadline, queue.recv()).await else {
+            break;
+        };
         count += batch.rows.len();
         batches.push(batch);
     }
@@ -124,13 +130,18 @@ impl Writer {
         match result {
             Ok(()) => {
                 self.metrics.stored.inc_by(count as u64);
-                self.metrics.batch_rows.observe(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+                self.metrics
+                    .batch_rows
+                    .observe(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
                 self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
                 batches.into_iter().for_each(|batch| batch.receipt.stored());
             }
             Err(Failure::Refused(_)) => self.commit_one_by_one(batches).await,
             Err(Failure::Stopping) => {
-                tracing::warn!(samples = count, "stopped without Postgres; these samples stay unacknowledged");
+                tracing::warn!(
+                    samples = count,
+                    "stopped without Postgres; these samples stay unacknowledged"
+                );
             }
         }
     }
@@ -178,7 +189,12 @@ impl Writer {
                 }
             }
             self.metrics.retried.inc();
-            if self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            if self
+                .stop
+                .run_until_cancelled(tokio::time::sleep(pause))
+                .await
+                .is_none()
+            {
                 // One last attempt without waiting, then the devices keep what they have.
                 return self.attempt(rows).await.map_err(|_| Failure::Stopping);
             }
@@ -187,7 +203,9 @@ impl Writer {
     }
 
     async fn attempt(&self, rows: &Rows) -> Result<(), Error> {
-        let merging = self.merges.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let merging = self
+            .merges
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if merging.is_err() {
             match self.store.append_telemetry(rows).await {
                 Ok(_) => return Ok(()),
@@ -205,7 +223,10 @@ impl Writer {
         match self.store.make_telemetry_partitions(today, until).await {
             Ok(_) => true,
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "no telemetry partition could be made");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "no telemetry partition could be made"
+                );
                 false
             }
         }

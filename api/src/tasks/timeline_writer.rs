@@ -21,7 +21,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub async fn run(app: App, mut queue: mpsc::Receiver<Entry>, stop: CancellationToken) {
     let mut entries = Vec::new();
     loop {
-        if stop.run_until_cancelled(queue.recv_many(&mut entries, STEP)).await.is_none() {
+        if stop
+            .run_until_cancelled(queue.recv_many(&mut entries, STEP))
+            .await
+            .is_none()
+        {
             queue.close();
         }
         if !stop.is_cancelled() {
@@ -45,8 +49,15 @@ pub async fn run(app: App, mut queue: mpsc::Receiver<Entry>, stop: CancellationT
                 );
                 break;
             }
-            if stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await.is_none() {
-                tracing::warn!(entries = entries.len(), "stopped without Postgres; timeline entries are lost");
+            if stop
+                .run_until_cancelled(tokio::time::sleep(PAUSE))
+                .await
+                .is_none()
+            {
+                tracing::warn!(
+                    entries = entries.len(),
+                    "stopped without Postgres; timeline entries are lost"
+                );
                 return;
             }
         }

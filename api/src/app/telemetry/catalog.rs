@@ -43,12 +43,19 @@ impl Catalog {
         store: &Store,
         serial: &Serial,
     ) -> Result<Option<Arc<Device>>, setpoint_store::Error> {
-        let known = self.devices.read().unwrap_or_else(PoisonError::into_inner).get(serial).cloned();
+        let known = self
+            .devices
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(serial)
+            .cloned();
         if known.is_some() {
             return Ok(known);
         }
         let forgotten = self.forgotten.load(Ordering::SeqCst);
-        let Some(found) = store.telemetry_device(serial).await? else { return Ok(None) };
+        let Some(found) = store.telemetry_device(serial).await? else {
+            return Ok(None);
+        };
         let device = Arc::new(Device::new(found));
         let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
         if devices.len() >= MAX_DEVICES {
@@ -95,7 +102,11 @@ impl Device {
     fn new(found: TelemetryDevice) -> Self {
         let mut metrics = found.metrics;
         metrics.sort_unstable();
-        Self { id: found.id, metrics: Mutex::new(metrics), arrival: AtomicI64::new(0) }
+        Self {
+            id: found.id,
+            metrics: Mutex::new(metrics),
+            arrival: AtomicI64::new(0),
+        }
     }
 
     /// Those of `ids` that the device has not sent before, and how many it has.
@@ -122,7 +133,9 @@ impl Device {
         let count = i64::from(count);
         let before = self
             .arrival
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(now.max(last + 1) + count - 1))
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| {
+                Some(now.max(last + 1) + count - 1)
+            })
             .unwrap_or_default();
         DateTime::from_timestamp_micros(now.max(before + 1)).unwrap_or_default()
     }
@@ -136,7 +149,10 @@ mod tests {
 
     #[test]
     fn arrivals_never_overlap() {
-        let device = Device::new(TelemetryDevice { id: DeviceId(1), metrics: vec![] });
+        let device = Device::new(TelemetryDevice {
+            id: DeviceId(1),
+            metrics: vec![],
+        });
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let micros = TimeDelta::microseconds;
         assert_eq!(device.reserve_arrival(now, 3), now);
@@ -147,7 +163,10 @@ mod tests {
 
     #[test]
     fn metrics_are_unseen_once() {
-        let device = Device::new(TelemetryDevice { id: DeviceId(1), metrics: vec![5, 2] });
+        let device = Device::new(TelemetryDevice {
+            id: DeviceId(1),
+            metrics: vec![5, 2],
+        });
         assert_eq!(device.unseen([2, 9, 5, 9, 1].into_iter()), (vec![1, 9], 2));
         device.add(&[1, 9]);
         assert_eq!(device.unseen([2, 9, 5, 9, 1].into_iter()), (vec![], 4));

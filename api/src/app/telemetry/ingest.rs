@@ -70,7 +70,11 @@ impl Room {
     fn new(permit: OwnedSemaphorePermit, rows: usize, queued: &Gauge) -> Self {
         let rows = i64::try_from(rows).unwrap_or(i64::MAX);
         queued.inc_by(rows);
-        Self { _permit: permit, rows, queued: queued.clone() }
+        Self {
+            _permit: permit,
+            rows,
+            queued: queued.clone(),
+        }
     }
 }
 
@@ -182,7 +186,9 @@ impl Ingest {
         config: &config::Telemetry,
         registry: &mut Registry,
     ) -> (Self, mpsc::Receiver<Batch>) {
-        let max_queue = u32::try_from(config.max_queue).unwrap_or(u32::MAX).min(MAX_PERMITS);
+        let max_queue = u32::try_from(config.max_queue)
+            .unwrap_or(u32::MAX)
+            .min(MAX_PERMITS);
         let (queue, batches) = mpsc::channel(config.max_queue.clamp(1, MAX_MESSAGES));
         let shared = Shared {
             store,
@@ -233,7 +239,10 @@ impl Ingest {
         };
         match prepared {
             Ok(Prepared { rows, report }) => {
-                let outcome = report.problems.sentence().map_or(Outcome::Accepted, Outcome::Invalid);
+                let outcome = report
+                    .problems
+                    .sentence()
+                    .map_or(Outcome::Accepted, Outcome::Invalid);
                 self.record(serial, arrived, &report);
                 if rows.is_empty() {
                     ack.complete(outcome);
@@ -291,7 +300,10 @@ impl Ingest {
     }
 
     fn window(&self, arrived: DateTime<Utc>) -> Window {
-        Window { oldest: arrived - self.0.retention, newest: arrived + self.0.skew }
+        Window {
+            oldest: arrived - self.0.retention,
+            newest: arrived + self.0.skew,
+        }
     }
 
     /// The metric id of each sample; `None` when no more names can be known.
@@ -302,8 +314,11 @@ impl Ingest {
         if ids.iter().all(Option::is_some) {
             return Ok(ids);
         }
-        let mut missing: Vec<String> =
-            names().zip(&ids).filter(|(_, id)| id.is_none()).map(|(name, _)| name.to_owned()).collect();
+        let mut missing: Vec<String> = names()
+            .zip(&ids)
+            .filter(|(_, id)| id.is_none())
+            .map(|(name, _)| name.to_owned())
+            .collect();
         missing.sort_unstable();
         missing.dedup();
         // One payload can't bring more new names than its device may have.
@@ -384,32 +399,70 @@ impl Ingest {
     /// Waits for room and queues the rows.
     async fn enqueue(&self, rows: Rows, receipt: Receipt) -> Result<(), IngestError> {
         let shared = &self.0;
-        let wanted = u32::try_from(rows.len()).unwrap_or(u32::MAX).min(shared.max_queue);
+        let wanted = u32::try_from(rows.len())
+            .unwrap_or(u32::MAX)
+            .min(shared.max_queue);
         let space = Arc::clone(&shared.space);
-        let Ok(permit) = space.acquire_many_owned(wanted).await else { return Err(IngestError::Stopping) };
+        let Ok(permit) = space.acquire_many_owned(wanted).await else {
+            return Err(IngestError::Stopping);
+        };
         let room = Room::new(permit, rows.len(), &shared.metrics.queued);
-        shared.queue.send(Batch { rows, receipt, _room: room }).await.map_err(|_| IngestError::Stopping)
+        shared
+            .queue
+            .send(Batch {
+                rows,
+                receipt,
+                _room: room,
+            })
+            .await
+            .map_err(|_| IngestError::Stopping)
     }
 
     fn record(&self, serial: &Serial, at: DateTime<Utc>, report: &Report) {
         let count = report.problems.count();
         if count > 0 {
             self.0.metrics.rejected.inc_by(count as u64);
-            let problems = report.problems.listed().iter().take(TOLD_PROBLEMS).map(ToString::to_string).collect();
-            let facts = Facts::TelemetryRejected { problems, count, stored: report.stored };
-            self.0.timeline.record(Entry { serial: serial.clone(), at, facts });
+            let problems = report
+                .problems
+                .listed()
+                .iter()
+                .take(TOLD_PROBLEMS)
+                .map(ToString::to_string)
+                .collect();
+            let facts = Facts::TelemetryRejected {
+                problems,
+                count,
+                stored: report.stored,
+            };
+            self.0.timeline.record(Entry {
+                serial: serial.clone(),
+                at,
+                facts,
+            });
         }
         if report.skewed > 0 {
             self.0.metrics.skewed.inc_by(report.skewed as u64);
             let facts = Facts::ClockAhead { items: report.skewed };
-            self.0.timeline.record(Entry { serial: serial.clone(), at, facts });
+            self.0.timeline.record(Entry {
+                serial: serial.clone(),
+                at,
+                facts,
+            });
         }
     }
 
     fn record_malformed(&self, serial: &Serial, at: DateTime<Utc>, malformed: &Malformed) {
         self.0.metrics.rejected.inc();
-        let facts = Facts::TelemetryRejected { problems: vec![malformed.to_string()], count: 1, stored: 0 };
-        self.0.timeline.record(Entry { serial: serial.clone(), at, facts });
+        let facts = Facts::TelemetryRejected {
+            problems: vec![malformed.to_string()],
+            count: 1,
+            stored: 0,
+        };
+        self.0.timeline.record(Entry {
+            serial: serial.clone(),
+            at,
+            facts,
+        });
     }
 }
 

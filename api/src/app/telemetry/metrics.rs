@@ -61,7 +61,11 @@ impl Metrics {
             "Objects whose time was too far ahead, stored at their arrival",
             metrics.skewed.clone(),
         );
-        registry.register("commits_merged", "Commits that met a duplicate", metrics.merged.clone());
+        registry.register(
+            "commits_merged",
+            "Commits that met a duplicate",
+            metrics.merged.clone(),
+        );
         registry.register("commits_retried", "Commits tried again", metrics.retried.clone());
         registry.register(
             "queue_samples",

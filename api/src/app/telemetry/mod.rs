@@ -43,21 +43,30 @@ impl App {
         if actor.principal != Principal::Device(serial.clone()) {
             actor.require(Scope::TelemetryWrite)?;
         }
-        let report = self.ingest.from_http(serial, payload).await.map_err(|error| match error {
-            IngestError::Malformed(malformed) => Error::invalid("body", malformed.to_string()),
-            IngestError::NoDevice => Error::NotFound { what: "device" },
-            IngestError::Store(error) => error.into(),
-            IngestError::Stopping => Error::Stopping,
-            IngestError::NotStored(error) => Error::invalid("body", error.to_string()),
-        })?;
+        let report = self
+            .ingest
+            .from_http(serial, payload)
+            .await
+            .map_err(|error| match error {
+                IngestError::Malformed(malformed) => Error::invalid("body", malformed.to_string()),
+                IngestError::NoDevice => Error::NotFound { what: "device" },
+                IngestError::Store(error) => error.into(),
+                IngestError::Stopping => Error::Stopping,
+                IngestError::NotStored(error) => Error::invalid("body", error.to_string()),
+            })?;
         self.presence.seen(serial, self.clock.now());
         if report.stored == 0 && !report.problems.is_empty() {
             let errors = report.problems.listed().iter().map(|problem| {
                 let item = problem.item.map_or(String::new(), |item| format!("[{item}]"));
-                let key = problem.key.as_ref().map_or(String::new(), |key| format!(".{key}"));
+                let key = problem
+                    .key
+                    .as_ref()
+                    .map_or(String::new(), |key| format!(".{key}"));
                 (format!("body{item}{key}"), problem.message.to_string())
             });
-            return Err(Error::Invalid { errors: errors.collect() });
+            return Err(Error::Invalid {
+                errors: errors.collect(),
+            });
         }
         Ok(report)
     }
@@ -73,8 +82,22 @@ impl App {
         query: Query<'_>,
     ) -> Result<Vec<Reading>, Error> {
         let device_id = self.readable_device(actor, serial).await?;
-        let Query { metrics, from, to, buckets, after, limit } = query;
-        let history = History { device_id, metrics, from, to, after, limit };
+        let Query {
+            metrics,
+            from,
+            to,
+            buckets,
+            after,
+            limit,
+        } = query;
+        let history = History {
+            device_id,
+            metrics,
+            from,
+            to,
+            after,
+            limit,
+        };
         Ok(match buckets {
             Some((bucket, aggregate)) => self.store.telemetry_buckets(&history, bucket, aggregate).await?,
             None => self.store.telemetry(&history).await?,
@@ -87,11 +110,20 @@ impl App {
     /// [`Error::Forbidden`] without `telemetry:read`, [`Error::NotFound`] for an unknown device.
     pub async fn latest_telemetry(&self, actor: &Actor, serial: &Serial) -> Result<Vec<Reading>, Error> {
         let device_id = self.readable_device(actor, serial).await?;
-        Ok(self.store.latest_telemetry(Latest { device_id, now: self.clock.now() }).await?)
+        Ok(self
+            .store
+            .latest_telemetry(Latest {
+                device_id,
+                now: self.clock.now(),
+            })
+            .await?)
     }
 
     async fn readable_device(&self, actor: &Actor, serial: &Serial) -> Result<DeviceId, Error> {
         actor.require(Scope::TelemetryRead)?;
-        self.store.device_id(serial).await?.ok_or(Error::NotFound { what: "device" })
+        self.store
+            .device_id(serial)
+            .await?
+            .ok_or(Error::NotFound { what: "device" })
     }
 }
