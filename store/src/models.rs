@@ -84,6 +84,18 @@ impl Store {
         .await?;
         Ok(row.map(Model::from))
     }
+
+    /// The schema version of the model of this name.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn model_version(&self, name: &str) -> Result<Option<i32>> {
+        Ok(
+            sqlx::query_scalar!("SELECT version FROM models WHERE name = $1", name)
+                .fetch_optional(&self.pool)
+                .await?,
+        )
+    }
 }
 
 impl LockedSettings {

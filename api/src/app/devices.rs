@@ -4,7 +4,6 @@ use setpoint_model::{
     Scope, Serial,
     credential::{DEVICE_TOKEN_PREFIX, Secret},
     device::{Description, NewDevice},
-    presence::DisconnectReason,
     settings::{
         Document, KeyErrors, Layer, Limits, Patch, Schema, Source, Status, diff::diff, document,
         layers::effective,
@@ -139,11 +138,9 @@ impl App {
         let id = locked.device(serial).ok_or(NOT_FOUND)?.device_id;
         locked.delete_device(id, self.clock.now()).await?;
         locked.commit().await?;
-        self.credentials.revoke(serial);
+        // In this order: the end of a session leaves a presence behind, which goes with the rest.
+        self.end_credential(serial).await;
         self.broker.clear_retained(serial);
-        self.broker
-            .end_device(serial, DisconnectReason::CredentialRevoked)
-            .await;
         tracing::info!(%serial, by = actor.label(), "device deleted");
         // Made again meanwhile? Then the clearing may have met its first document.
         if let Some(id) = self.store.republish_settings(serial).await? {

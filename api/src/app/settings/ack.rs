@@ -47,6 +47,13 @@ impl Acknowledgements {
     }
 }
 
+/// An acknowledgement that was read.
+struct Item {
+    serial: Serial,
+    at: DateTime<Utc>,
+    ack: Result<Ack, Rejection>,
+}
+
 /// A device's settings while the acknowledgements of a batch are applied to them, one after the other.
 struct Working {
     settings: Settings,
@@ -70,43 +77,47 @@ impl App {
     /// # Errors
     /// [`Error::Unavailable`], [`Error::Internal`].
     pub async fn settle(&self, batch: &mut Vec<Acknowledgement>) -> Result<(), Error> {
-        let parse = |item: &Acknowledgement| Ack::parse(&item.payload, self.settings.limits);
-        let parsed: Vec<Result<Ack, Rejection>> = batch.iter().map(parse).collect();
-        let verdicts = self.settle_parsed(batch, parsed).await?;
+        let items: Vec<Item> = batch
+            .iter()
+            .map(|acknowledgement| self.read(acknowledgement))
+            .collect();
+        let verdicts = self.settle_read(items).await?;
         for (item, verdict) in batch.drain(..).zip(verdicts) {
             item.done.complete(self.answer(&item.serial, item.at, verdict));
         }
         Ok(())
     }
 
-    async fn settle_parsed(
-        &self,
-        batch: &[Acknowledgement],
-        parsed: Vec<Result<Ack, Rejection>>,
-    ) -> Result<Vec<Verdict>, Error> {
-        let good = batch.iter().zip(&parsed).filter(|(_, ack)| ack.is_ok());
-        let serials: Vec<&str> = good.map(|(item, _)| item.serial.as_str()).collect();
+    fn read(&self, acknowledgement: &Acknowledgement) -> Item {
+        let Acknowledgement {
+            serial, payload, at, ..
+        } = acknowledgement;
+        Item {
+            serial: serial.clone(),
+            at: *at,
+            ack: Ack::parse(payload, self.settings.limits),
+        }
+    }
+
+    async fn settle_read(&self, items: Vec<Item>) -> Result<Vec<Verdict>, Error> {
+        let good = items.iter().filter(|item| item.ack.is_ok());
+        let serials: Vec<&str> = good.map(|item| item.serial.as_str()).collect();
         if serials.is_empty() {
-            return Ok(parsed
+            return Ok(items
                 .into_iter()
-                .filter_map(Result::err)
+                .filter_map(|item| item.ack.err())
                 .map(Verdict::Rejected)
                 .collect());
         }
         let mut locked = self.store.lock_settings(&serials).await?;
         let mut devices = self.working(&mut locked).await?;
         let mut writes = Writes::default();
-        let apply = |(item, ack): (&Acknowledgement, Result<Ack, Rejection>)| {
-            let ack = match ack {
-                Ok(ack) => ack,
-                Err(rejection) => return Verdict::Rejected(rejection),
-            };
-            match devices.get_mut(&item.serial) {
-                Some(device) => device.apply(ack, item.at, &mut writes),
-                None => Verdict::NoDevice,
-            }
+        let apply = |item: Item| match (item.ack, devices.get_mut(&item.serial)) {
+            (Err(rejection), _) => Verdict::Rejected(rejection),
+            (Ok(ack), Some(device)) => device.apply(ack, item.at, &mut writes),
+            (Ok(_), None) => Verdict::NoDevice,
         };
-        let verdicts: Vec<Verdict> = batch.iter().zip(parsed).map(apply).collect();
+        let verdicts: Vec<Verdict> = items.into_iter().map(apply).collect();
         let reported: Vec<Reported> = devices.into_values().filter_map(Working::into_reported).collect();
         if reported.is_empty() {
             locked.release().await?;
@@ -162,11 +173,7 @@ impl App {
             at,
             facts,
         });
-        match rejection {
-            // The device did nothing wrong: a newer one overtook it.
-            Rejection::Stale { .. } => Answer::Accepted,
-            _ => Answer::Invalid(reason),
-        }
+        Answer::Invalid(reason)
     }
 }
 
