@@ -1,0 +1,39 @@
+//! The end-to-end tests: a module per behaviour.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::panic,
+    clippy::large_futures,
+    reason = "a test that can't go on has failed"
+)]
+
+mod access;
+mod acks;
+mod authorization;
+mod credentials;
+mod delivery;
+mod devices;
+mod durability;
+mod fleet;
+mod health;
+mod openapi;
+mod outage;
+mod presence;
+mod problems;
+mod settings;
+mod settings_history;
+mod settings_set;
+mod simulator;
+mod start;
+mod telemetry;
+mod telemetry_history;
+mod telemetry_http;
+mod tidy;
+mod timeline;
+mod tokens;
+
+/// The server's program.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_setpoint-under-test");

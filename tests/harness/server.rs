@@ -1,0 +1,111 @@
+//! The real server, in this process.
+
+use std::fmt;
+
+use setpoint_api::{
+    config::{Config, Sources},
+    server::Server,
+};
+use setpoint_store::testing::{TestDatabase, database};
+use tempfile::TempDir;
+
+use super::{database::Gate, wait::within};
+
+/// A running server with everything that is its own.
+pub(super) struct Running {
+    server: Option<Server>,
+    database: TestDatabase,
+    data: TempDir,
+    sources: Sources,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running")
+            .field("data", &self.data)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Running {
+    /// Starts a server on port 0, with `keys` of the configuration changed.
+    pub(super) async fn start(keys: &[(String, String)], gated: bool) -> (Self, Option<Gate>) {
+        log();
+        let database = database().await;
+        let data = tempfile::tempdir().expect("a data directory");
+        let gate = if gated {
+            Some(Gate::new(&database.url()).await)
+        } else {
+            None
+        };
+        let url = gate
+            .as_ref()
+            .map_or_else(|| database.url(), |gate| gate.url().to_owned());
+        let mut sources = Sources::default()
+            .with("data_dir", data.path().to_string_lossy())
+            .with("database.url", url)
+            .with("database.min_connections", "0")
+            .with("http.listen", "127.0.0.1:0")
+            .with("mqtt.listen", "127.0.0.1:0")
+            // Each shard has a thread, and many tests run at once.
+            .with("mqtt.shards", "4");
+        for (key, value) in keys {
+            sources = sources.with(key, value);
+        }
+        let mut running = Self {
+            server: None,
+            database,
+            data,
+            sources,
+        };
+        running.start_server().await;
+        (running, gate)
+    }
+
+    async fn start_server(&mut self) {
+        let config = Config::load(&self.sources).expect("a configuration");
+        let started = within("the server to start", Server::start(config)).await;
+        self.server = Some(started.unwrap_or_else(|error| panic!("the server does not start: {error}")));
+    }
+
+    pub(super) async fn restart(&mut self) {
+        if let Some(server) = self.server.take() {
+            within("the server to stop", server.stop()).await;
+        }
+        self.start_server().await;
+    }
+
+    fn server(&self) -> &Server {
+        self.server.as_ref().expect("a running server")
+    }
+
+    pub(super) fn http_port(&self) -> u16 {
+        self.server().http_address().port()
+    }
+
+    pub(super) fn mqtt_port(&self) -> u16 {
+        self.server().mqtt_address().expect("MQTT over TCP").port()
+    }
+
+    pub(super) fn admin_token(&self) -> String {
+        let file = self.data.path().join("admin-token");
+        let token = std::fs::read_to_string(file).expect("the administrator's token");
+        token.trim().to_owned()
+    }
+
+    pub(super) fn database(&self) -> &TestDatabase {
+        &self.database
+    }
+}
+
+/// Shows the server's log of a failed test when `RUST_LOG` asks for it.
+fn log() {
+    use tracing_subscriber::EnvFilter;
+    if std::env::var_os("RUST_LOG").is_some() {
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::from_default_env())
+            .with_test_writer();
+        // Another test was first.
+        let _ = log.try_init();
+    }
+}

@@ -1,0 +1,129 @@
+//! Postgres is away: what waits, what is refused, and how all of it recovers by itself.
+
+use serde_json::json;
+use setpoint_tests::{Harness, Version, eventually, harness::mqtt::VERSIONS};
+
+async fn server() -> Harness {
+    Harness::setup()
+        .gated()
+        .with("database.acquire_timeout", "300ms")
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn devices_stay_and_telemetry_waits_until_it_is_back() {
+    let server = server().await;
+    let device = server.device("HOME-1").await;
+    let mut three = device.listening(Version::V3).await;
+    let mut five = device.mqtt(Version::V5).client_id("HOME-1:5").connect().await;
+    assert_eq!(three.publish("devices/HOME-1/telemetry", r#"{"t":0}"#).await, 0);
+
+    server.gate().close();
+    for number in 1..=10 {
+        three
+            .send("devices/HOME-1/telemetry", 1, json!({"t": number}).to_string())
+            .await;
+        five.send("devices/HOME-1/telemetry", 1, json!({"u": number}).to_string())
+            .await;
+    }
+    // REST has tried and given up, and still nothing was acknowledged.
+    server.api().get("/devices").await.problem(503, "unavailable");
+    assert_eq!(three.acknowledged_so_far() + five.acknowledged_so_far(), 0);
+    assert!(three.is_connected() && five.is_connected());
+
+    server.gate().open();
+    for _ in 0..10 {
+        assert!(three.acknowledged().await.is_some());
+        assert!(five.acknowledged().await.is_some());
+    }
+    assert_eq!(device.telemetry("metric=t").await.len(), 11);
+    assert_eq!(device.telemetry("metric=u").await.len(), 10);
+    let number = device.change(json!({"label": "back"})).await;
+    assert_eq!(
+        three.next("devices/HOME-1/settings").await.json()["version"],
+        number,
+        "without a restart"
+    );
+}
+
+#[tokio::test]
+async fn rest_says_try_again_later() {
+    let server = server().await;
+    server.device("HOME-1").await;
+    server.gate().close();
+    let api = server.api();
+    for call in [
+        api.get("/devices"),
+        api.get("/devices/HOME-1/settings"),
+        api.patch("/devices/HOME-1/settings").json(&json!({"label": "x"})),
+        api.post("/devices").json(&json!({"serial": "B"})),
+        api.post("/devices/HOME-1/telemetry").json(&json!({"t": 1})),
+    ] {
+        let answer = call.await;
+        answer.problem(503, "unavailable");
+        let after: u32 = answer
+            .header("retry-after")
+            .parse()
+            .expect("Retry-After in seconds");
+        assert!(after >= 1);
+        assert!(
+            !answer.text.to_lowercase().contains("postgres"),
+            "causes go to the log: {}",
+            answer.text
+        );
+    }
+    server.gate().open();
+    eventually!(api.get("/devices/HOME-1").await.status == 200);
+}
+
+#[tokio::test]
+async fn readiness_tells_and_liveness_does_not_mind() {
+    let server = server().await;
+    let health = |path: &'static str| server.api().anonymous().root(reqwest::Method::GET, path);
+    assert_eq!(health("/readyz").await.status, 200);
+    server.gate().close();
+    eventually!(health("/readyz").await.status == 503);
+    assert_eq!(health("/healthz").await.status, 200);
+    server.gate().open();
+    eventually!(health("/readyz").await.status == 200);
+}
+
+#[tokio::test]
+async fn a_device_that_comes_meanwhile_is_told_to_come_again() {
+    let server = server().await;
+    let (known, unknown) = (server.device("KNOWN").await, server.device("UNKNOWN").await);
+    // Its token was looked up a moment ago, so that a storm of reconnects asks nothing.
+    known.mqtt(Version::V3).connect().await.disconnect().await;
+    server.gate().close();
+    for (version, code) in [(Version::V3, 3), (Version::V5, 0x88)] {
+        assert_eq!(unknown.mqtt(version).refused().await, code, "{version:?}");
+        known.mqtt(version).connect().await;
+    }
+    server.gate().open();
+    eventually!(unknown.mqtt(Version::V3).attempt().await.is_ok());
+}
+
+#[tokio::test]
+async fn an_acknowledgement_is_not_lost_meanwhile() {
+    let server = server().await;
+    let device = server.device("HOME-1").await;
+    for (version, interval) in VERSIONS.into_iter().zip([20, 30]) {
+        let mut session = device.listening(version).await;
+        let number = device.change(json!({"reportInterval": interval})).await;
+        let document = session.next("devices/HOME-1/settings").await.json();
+        server.gate().close();
+        let ack = json!({"version": number, "settings": document["settings"]});
+        session
+            .send("devices/HOME-1/settings/ack", 1, ack.to_string())
+            .await;
+        server.api().get("/devices").await.problem(503, "unavailable");
+        server.gate().open();
+        assert!(
+            session.acknowledged().await.is_some(),
+            "the device's word is taken in the end"
+        );
+        eventually!(device.key_state("reportInterval").await == "synced");
+        session.disconnect().await;
+    }
+}
