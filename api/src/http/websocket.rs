@@ -27,10 +27,7 @@ use axum::{
 };
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use setpoint_broker::{
-    Edge, Peer, Transport,
-    transport::{Duplex, Io},
-};
+use setpoint_broker::{Edge, Peer, Transport};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::Instant,
@@ -90,8 +87,8 @@ async fn connect(
         certificate: None,
     };
     let edge = listener.edge;
-    accept(upgrade, listener.max_packet_size, |io| async move {
-        edge.session(io, peer).await
+    accept(upgrade, listener.max_packet_size, |stream| async move {
+        edge.session(stream, peer).await
     })
 }
 
@@ -99,7 +96,7 @@ async fn connect(
 fn accept<F>(
     upgrade: WebSocketUpgrade,
     max_packet_size: usize,
-    run: impl FnOnce(Io) -> F + Send + 'static,
+    run: impl FnOnce(Stream) -> F + Send + 'static,
 ) -> Response
 where
     F: Future<Output = ()> + Send + 'static,
@@ -117,7 +114,7 @@ where
         .read_buffer_size(READ_BUFFER)
         .write_buffer_size(LONGEST_SENT)
         .max_write_buffer_size(4 * LONGEST_SENT)
-        .on_upgrade(|socket| run(Io::Other(Box::new(Stream::new(socket)))))
+        .on_upgrade(|socket| run(Stream::new(socket)))
 }
 
 /// A WebSocket as a stream of bytes. Pings and the closing handshake are answered below, while reading.
@@ -218,12 +215,6 @@ fn io_error(error: axum::Error) -> io::Error {
         cause = error.source();
     }
     io::Error::new(io::ErrorKind::ConnectionAborted, error)
-}
-
-impl Duplex for Stream {
-    fn poll_read_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_message(cx)
-    }
 }
 
 impl AsyncRead for Stream {

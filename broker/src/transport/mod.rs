@@ -1,5 +1,4 @@
-//! How a client's bytes reach the edge: TCP, TLS, the PROXY protocol in front of either, and room for streams
-//! that are accepted elsewhere (WebSocket).
+//! How a client's bytes reach the edge: TCP, TLS, and the PROXY protocol in front of either.
 //!
 //! [`Acceptor::accept`] runs in the task of the new session, under the edge's connect time-out, so that a
 //! client that never finishes its handshake holds up nobody else.
@@ -18,10 +17,7 @@ use std::{net::SocketAddr, sync::Arc};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
-pub use self::{
-    io::{Duplex, Io},
-    reload::Certificates,
-};
+pub use self::{io::Io, reload::Certificates};
 use crate::backend::{Peer, Transport};
 
 /// Encrypted bytes that wait for a client that doesn't read, beyond those in its socket: one TLS record.
