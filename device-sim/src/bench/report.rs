@@ -122,10 +122,16 @@ impl Report {
         object.insert("bench".to_owned(), json!(self.bench));
         object.insert("target".to_owned(), json!(self.target));
         for figure in &self.figures {
-            object.insert(
-                figure.key.clone(),
-                json!((figure.value * 1000.0).round() / 1000.0),
-            );
+            let value = match figure.unit {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "it was a u64"
+                )]
+                Unit::Count => json!(figure.value as u64),
+                _ => json!((figure.value * 1000.0).round() / 1000.0),
+            };
+            object.insert(figure.key.clone(), value);
         }
         Value::Object(object)
     }
@@ -232,7 +238,7 @@ mod tests {
         let json = report("setpoint").to_json();
         assert_eq!(
             json,
-            json!({"bench": "settings", "target": "setpoint", "devices": 12345.0, "delivered_per_second": 50.0})
+            json!({"bench": "settings", "target": "setpoint", "devices": 12345, "delivered_per_second": 50.0})
         );
     }
 }

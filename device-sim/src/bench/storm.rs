@@ -32,6 +32,8 @@ use crate::{
 
 /// Sessions being made at once before the storm.
 const CONNECTS: usize = 200;
+/// How long the devices may take to say DISCONNECT afterwards.
+const GOODBYE: Duration = Duration::from_secs(5);
 /// The shortest and longest wait before a failed dial is repeated.
 const RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 
@@ -41,7 +43,7 @@ pub struct Storm {
     /// Devices
     #[arg(long, default_value_t = 1000)]
     pub devices: usize,
-    /// Sessions outlive their connection
+    /// Sessions outlive their connection, and the bench: the server keeps them until they expire
     #[arg(long)]
     pub persistent: bool,
     /// Dials under way at once; 0 for all
@@ -166,7 +168,10 @@ impl Bench for Storm {
         }
         end.cancel();
         // Those that are still dialling need not arrive any more.
-        devices.shutdown().await;
+        let goodbyes = async { while devices.join_next().await.is_some() {} };
+        if timeout(GOODBYE, goodbyes).await.is_err() {
+            devices.shutdown().await;
+        }
         Ok(report)
     }
 }
