@@ -144,3 +144,71 @@ impl App {
         Ok(self.store.timeline(device_id, kinds, before, limit).await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use setpoint_model::timeline::Facts;
+
+    use super::*;
+
+    fn limits() -> config::Timeline {
+        config::Timeline {
+            retention: Duration::from_secs(86_400),
+            max_per_device: 100,
+            max_queue: 8,
+            max_per_minute: 5,
+            max_refusals_per_minute: 2,
+            last_seen_every: Duration::from_secs(60),
+        }
+    }
+
+    fn entry(serial: &str, facts: Facts) -> Entry {
+        Entry {
+            serial: serial.parse().unwrap(),
+            at: DateTime::UNIX_EPOCH,
+            facts,
+        }
+    }
+
+    fn refusal() -> Facts {
+        Facts::AckRejected {
+            reason: "stale".to_owned(),
+        }
+    }
+
+    fn applied() -> Facts {
+        Facts::SettingsApplied { version: 1 }
+    }
+
+    fn taken(queue: &mut mpsc::Receiver<Entry>) -> usize {
+        std::iter::from_fn(|| queue.try_recv().ok()).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_device_has_its_share_per_minute_and_refusals_a_smaller_one() {
+        let (timeline, mut queue) = Timeline::new(&limits(), &mut Registry::default());
+        for _ in 0..10 {
+            timeline.record(entry("A", refusal()));
+        }
+        assert_eq!(taken(&mut queue), 2);
+        timeline.record(entry("B", refusal()));
+        assert_eq!(taken(&mut queue), 1, "another device has its own share");
+        tokio::time::advance(WINDOW).await;
+        for _ in 0..10 {
+            timeline.record(entry("A", applied()));
+        }
+        assert_eq!(taken(&mut queue), 5);
+        assert_eq!(timeline.0.dropped.get(), 8 + 5);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_drops_and_counts_and_never_waits() {
+        let (timeline, mut queue) = Timeline::new(&limits(), &mut Registry::default());
+        for number in 0..10 {
+            timeline.record(entry(&format!("D{number}"), applied()));
+        }
+        assert_eq!(timeline.0.dropped.get(), 2);
+        assert_eq!(taken(&mut queue), 8);
+    }
+}

@@ -8,7 +8,7 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use setpoint_model::Serial;
 
 use super::Problem;
-use crate::app::{Actor, App, Error};
+use crate::app::{Actor, App, Error, Principal};
 
 /// Whoever sent the request, by `Authorization: Bearer TOKEN`; 401 when that doesn't hold.
 impl<S> FromRequestParts<S> for Actor
@@ -42,7 +42,14 @@ where
         let app = App::from_ref(state);
         match credentials(&parts.headers) {
             Some(Credentials::Bearer(token)) => Ok(Self(app.authenticate_token(token.as_bytes()).await?)),
-            Some(Credentials::Basic { .. }) | None => Err(Error::Unauthenticated.into()),
+            Some(Credentials::Basic { serial, token }) => {
+                app.sign_in_device(&serial, token.as_bytes()).await?;
+                Ok(Self(Actor {
+                    principal: Principal::Device(serial),
+                    scopes: Vec::new(),
+                }))
+            }
+            None => Err(Error::Unauthenticated.into()),
         }
     }
 }
