@@ -171,7 +171,12 @@ impl App {
         let after = self
             .write_change(&mut locked, before, overrides, &schema, actor, source)
             .await?;
-        locked.commit().await?;
+        // A commit waits for the disk even if all it has to keep are the locks it held.
+        if after.written == Written::Nothing {
+            locked.release().await?;
+        } else {
+            locked.commit().await?;
+        }
         self.settings_changed(&after, source);
         Ok(after.settings)
     }
@@ -194,10 +199,12 @@ impl App {
         }
         let diff = diff(&before.document, &document);
         if diff.is_empty() {
+            let mut written = Written::Nothing;
             if overrides != before.overrides || origins != before.origins {
                 locked
                     .write_overrides(before.device_id, &overrides, &origins, at)
                     .await?;
+                written = Written::Overrides;
             }
             return Ok(Changed {
                 settings: Settings {
@@ -205,7 +212,7 @@ impl App {
                     origins,
                     ..before
                 },
-                new_version: false,
+                written,
             });
         }
         let version = before.version.saturating_add(1);
@@ -240,13 +247,13 @@ impl App {
         };
         Ok(Changed {
             settings,
-            new_version: true,
+            written: Written::Version,
         })
     }
 
     /// What follows a committed change.
     pub(in crate::app) fn settings_changed(&self, changed: &Changed, source: Source) {
-        if changed.new_version {
+        if changed.written == Written::Version {
             let Settings {
                 device_id,
                 serial,
@@ -260,11 +267,22 @@ impl App {
     }
 }
 
-/// A device's settings after a change, and whether there is a new version to publish.
+/// A device's settings after a change.
 #[derive(Debug)]
 pub(in crate::app) struct Changed {
     pub(in crate::app) settings: Settings,
-    pub(in crate::app) new_version: bool,
+    pub(in crate::app) written: Written,
+}
+
+/// What a change came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::app) enum Written {
+    /// Everything was so already.
+    Nothing,
+    /// Something is set on the device itself that it inherited before, or the other way round: it runs the same.
+    Overrides,
+    /// There is a new version to publish.
+    Version,
 }
 
 /// The overrides after a patch. A key that is dropped must be known, or be set: a typing error is not let pass.
