@@ -141,6 +141,7 @@ impl Behaviour {
             ("privacyMode", json!(false)),
             ("reportInterval", json!(FACTORY_INTERVAL.as_secs())),
             ("temperatureUnit", json!("celsius")),
+            ("label", json!("")),
         ];
         Self {
             refused_keys: refused_keys.into_iter().collect(),
