@@ -244,10 +244,10 @@ impl Wanted {
         if aggregate.is_some() && query.bucket.is_none() {
             errors.insert("agg".to_owned(), "needs `bucket`".to_owned());
         }
-        if from >= to && !errors.contains_key("to") {
+        if from > to && !errors.contains_key("to") {
             errors
                 .entry("from".to_owned())
-                .or_insert_with(|| "must be before `to`".to_owned());
+                .or_insert_with(|| "must not be after `to`".to_owned());
         }
         if !errors.is_empty() {
             return Err(Error::Invalid { errors });
@@ -396,7 +396,7 @@ mod tests {
         );
         assert_eq!(
             errors(&HistoryQuery {
-                from: text("2026-03-01T12:00:00Z"),
+                from: text("2026-03-01T12:00:01Z"),
                 ..query()
             }),
             ["from"]
