@@ -56,15 +56,23 @@ impl Tasks {
     pub fn new(metrics: &mut Registry) -> Self {
         let failures = Counter::default();
         metrics.register(
-            "setpoint_task_failures",
+            "task_failures",
             "Background tasks that panicked or ended by themselves",
             failures.clone(),
         );
-        Self::of(Arc::new(Watch { failures, failed: watch::Sender::new(None), pulses: Mutex::default() }))
+        Self::of(Arc::new(Watch {
+            failures,
+            failed: watch::Sender::new(None),
+            pulses: Mutex::default(),
+        }))
     }
 
     fn of(watch: Arc<Watch>) -> Self {
-        Self(Arc::new(Inner { tracker: TaskTracker::new(), stop: CancellationToken::new(), watch }))
+        Self(Arc::new(Inner {
+            tracker: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            watch,
+        }))
     }
 
     /// Another group of tasks, watched together with these and stopped by itself.
@@ -107,10 +115,17 @@ impl Tasks {
             if !panicked && stop.is_cancelled() {
                 return;
             }
-            tracing::error!(task = name, panicked, essential, "a task ended before it was told to");
+            tracing::error!(
+                task = name,
+                panicked,
+                essential,
+                "a task ended before it was told to"
+            );
             watch.failures.inc();
             if essential {
-                watch.failed.send_if_modified(|failed| failed.replace(name).is_none());
+                watch
+                    .failed
+                    .send_if_modified(|failed| failed.replace(name).is_none());
             }
         });
     }
@@ -199,6 +214,9 @@ mod tests {
         tasks.background("usage", async {});
         tasks.short("connection", async { panic!("as asked") });
         tasks.short("connection", async {});
+        while tasks.0.watch.failures.get() < 2 {
+            tokio::task::yield_now().await;
+        }
         assert!(tasks.stop(Duration::from_secs(5)).await);
         assert_eq!(tasks.failure(), None);
         assert_eq!(tasks.0.watch.failures.get(), 2);

@@ -32,6 +32,8 @@ use crate::{
 };
 use listen::Listeners;
 
+/// What the name of every metric begins with.
+const PREFIX: &str = "setpoint";
 /// How long sessions and requests in hand may take at the end.
 const GRACE: Duration = Duration::from_millis(1_500);
 /// How long tasks may take to write what they hold.
@@ -117,7 +119,10 @@ pub enum StartError {
 impl StartError {
     /// Whether another configuration would help: exit code 2.
     pub fn is_configuration(&self) -> bool {
-        matches!(self, Self::Listen { .. } | Self::DataDir { .. } | Self::Tls(_) | Self::Url(_))
+        matches!(
+            self,
+            Self::Listen { .. } | Self::DataDir { .. } | Self::Tls(_) | Self::Url(_)
+        )
     }
 }
 
@@ -141,7 +146,11 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 /// [`StartError`].
 pub(crate) async fn open_database(config: &Config) -> Result<(Store, Option<Embedded>), StartError> {
     let (target, embedded) = locate_database(&config.database, &config.data_dir).await?;
-    let Database { max_connections, min_connections, .. } = config.database;
+    let Database {
+        max_connections,
+        min_connections,
+        ..
+    } = config.database;
     let options = PoolOptions {
         max_connections,
         min_connections,
@@ -218,31 +227,39 @@ impl Server {
     ) -> Result<Self, StartError> {
         let first_start = first_start(&store, &*clock, &data_dir, config.admin.password.as_deref()).await?;
         let addresses = listeners.addresses(&config);
-        let mut registry = Registry::with_prefix("setpoint");
-        let tasks = Tasks::new(&mut registry);
+        let mut registry = Registry::default();
+        let tasks = Tasks::new(registry.sub_registry_with_prefix(PREFIX));
         let connections = tasks.group();
-        let http_metrics = HttpMetrics::new(&mut registry);
+        let http_metrics = HttpMetrics::new(registry.sub_registry_with_prefix(PREFIX));
         let broker = Broker::new(config.mqtt.broker(), Arc::clone(&clock), &mut registry)?;
         let (app, queues) = parts::app(&config, store, broker.handle(), clock, &mut registry);
         let edge = broker.start(app.backend());
         parts::prepare(&app).await?;
         let registry = Arc::new(registry);
-        let context = Context { app: app.clone(), tasks: tasks.clone(), registry: Arc::clone(&registry) };
+        let context = Context {
+            app: app.clone(),
+            tasks: tasks.clone(),
+            registry: Arc::clone(&registry),
+        };
         let websocket = match &config.mqtt.websocket {
-            Some(path) => {
-                http::websocket::routes(path, edge.clone(), config.mqtt.limits.max_packet_size)
-            }
+            Some(path) => http::websocket::routes(path, edge.clone(), config.mqtt.limits.max_packet_size),
             None => axum::Router::new(),
         };
         let router = http::router(context, &config.http, http_metrics, websocket)?;
 
         parts::spawn(&app, queues, &config, &tasks);
         if let Some(certificates) = certificates.clone() {
-            tasks.background("certificates", certificates.watch(reload::INTERVAL, tasks.stopping()));
+            tasks.background(
+                "certificates",
+                certificates.watch(reload::INTERVAL, tasks.stopping()),
+            );
         }
 
         if let Some(listener) = listeners.mqtt {
-            edge.serve(listener, Acceptor::plain().with_proxy_protocol(config.mqtt.proxy_protocol));
+            edge.serve(
+                listener,
+                Acceptor::plain().with_proxy_protocol(config.mqtt.proxy_protocol),
+            );
         }
         if let (Some(listener), Some(certificates)) = (listeners.mqtt_tls, &certificates) {
             let acceptor = Acceptor::tls(Arc::clone(certificates));
@@ -250,10 +267,15 @@ impl Server {
         }
         if let Some(listener) = listeners.metrics {
             let router = metrics::separate(registry);
-            connections
-                .essential("metrics", http::serve(listener, router, config.http.clone(), connections.clone()));
+            connections.essential(
+                "metrics",
+                http::serve(listener, router, config.http.clone(), connections.clone()),
+            );
         }
-        connections.essential("http", http::serve(listeners.http, router, config.http, connections.clone()));
+        connections.essential(
+            "http",
+            http::serve(listeners.http, router, config.http, connections.clone()),
+        );
         Ok(Self {
             addresses,
             data_dir,
@@ -318,7 +340,14 @@ impl Server {
     /// Stops in order: nothing new is taken, sessions are told and requests in hand finished, what tasks hold is
     /// written, and the embedded Postgres ends. Within 5 seconds; `false` if something had to be cut off.
     pub async fn stop(self) -> bool {
-        let Self { app, edge, connections, tasks, embedded, .. } = self;
+        let Self {
+            app,
+            edge,
+            connections,
+            tasks,
+            embedded,
+            ..
+        } = self;
         let ((), finished) = tokio::join!(edge.shutdown(GRACE), connections.stop(GRACE));
         let written = tasks.stop(FLUSH).await;
         let closed = tokio::time::timeout(CLOSE, app.store.close()).await.is_ok();
@@ -339,19 +368,15 @@ fn data_dir(path: &Path) -> Result<PathBuf, StartError> {
         std::fs::create_dir_all(path)?;
         std::fs::canonicalize(path)
     };
-    make().map_err(|source| StartError::DataDir { path: path.to_owned(), source })
+    make().map_err(|source| StartError::DataDir {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn certificates(config: &Config) -> Result<Option<Arc<Certificates>>, StartError> {
-    let tls = &config.mqtt.tls;
-    let (Some(certificate), Some(key)) = (&tls.cert, &tls.key) else {
+    let Some(files) = config.mqtt.tls.files() else {
         return Ok(None);
-    };
-    let files = tls::Files {
-        certificate: certificate.clone(),
-        key: key.clone(),
-        client_ca: tls.client_ca.clone(),
-        client_required: tls.client_required,
     };
     Ok(Some(Certificates::load(files)?))
 }

@@ -218,41 +218,41 @@ pub async fn create_token(
     actor: &Actor,
     new: NewToken,
 ) -> Result<(ApiToken, Secret), Error> {
-        actor.require(Scope::Admin)?;
-        for scope in &new.scopes {
-            actor.require(*scope)?;
-        }
-        let name = new.name.trim();
-        if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
-            return Err(Error::invalid("name", format!("1 to {MAX_NAME} characters")));
-        }
-        if new.scopes.is_empty() {
-            return Err(Error::invalid("scopes", "at least one"));
-        }
-        let now = clock.now();
-        if new.expires_at.is_some_and(|end| end <= now) {
-            return Err(Error::invalid("expires_at", "must be in the future"));
-        }
-        let mut scopes = new.scopes;
-        scopes.sort_unstable();
-        scopes.dedup();
-        let created_by = match actor.principal {
-            Principal::Token { user, .. } => user,
-            Principal::Device(_) | Principal::System(_) => None,
-        };
-        let secret = Secret::generate(API_TOKEN_PREFIX).map_err(Error::internal)?;
-        let token = ApiToken {
-            id: new_id(now),
-            name: name.to_owned(),
-            scopes,
-            created_by,
-            created_at: now,
-            expires_at: new.expires_at,
-            last_used_at: None,
-        };
-        store.insert_token(&token, &secret.hash()).await?;
-        tracing::info!(token = %token.id, name = token.name, by = actor.label(), "API token made");
-        Ok((token, secret))
+    actor.require(Scope::Admin)?;
+    for scope in &new.scopes {
+        actor.require(*scope)?;
+    }
+    let name = new.name.trim();
+    if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
+        return Err(Error::invalid("name", format!("1 to {MAX_NAME} characters")));
+    }
+    if new.scopes.is_empty() {
+        return Err(Error::invalid("scopes", "at least one"));
+    }
+    let now = clock.now();
+    if new.expires_at.is_some_and(|end| end <= now) {
+        return Err(Error::invalid("expires_at", "must be in the future"));
+    }
+    let mut scopes = new.scopes;
+    scopes.sort_unstable();
+    scopes.dedup();
+    let created_by = match actor.principal {
+        Principal::Token { user, .. } => user,
+        Principal::Device(_) | Principal::System(_) => None,
+    };
+    let secret = Secret::generate(API_TOKEN_PREFIX).map_err(Error::internal)?;
+    let token = ApiToken {
+        id: new_id(now),
+        name: name.to_owned(),
+        scopes,
+        created_by,
+        created_at: now,
+        expires_at: new.expires_at,
+        last_used_at: None,
+    };
+    store.insert_token(&token, &secret.hash()).await?;
+    tracing::info!(token = %token.id, name = token.name, by = actor.label(), "API token made");
+    Ok((token, secret))
 }
 
 /// A version 7 id of this moment: ids sort by age.

@@ -67,7 +67,11 @@ pub(super) fn of(server: &Server) -> String {
 
 /// The simulator as it is started here: beside this program, by cargo, or from the path.
 fn simulator() -> &'static str {
-    if std::env::var_os("CARGO").is_some() { "cargo run --release -p device-sim --" } else { "device-sim" }
+    if std::env::var_os("CARGO").is_some() {
+        "cargo run --release -p device-sim --"
+    } else {
+        "device-sim"
+    }
 }
 
 /// An address to connect to: what listens on every address is here as well.
@@ -83,8 +87,17 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 /// A path as short as it can be written here, quoted if a shell needs it.
 fn shown(path: &Path) -> String {
     let here = std::env::current_dir().ok();
-    let short = here.as_deref().and_then(|here| path.strip_prefix(here).ok()).unwrap_or(path);
+    let short = here
+        .as_deref()
+        .and_then(|here| path.strip_prefix(here).ok())
+        .unwrap_or(path);
     let text = short.display().to_string();
-    let plain = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
-    if plain { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    let plain = text
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"/._-".contains(&b));
+    if plain {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }

@@ -38,7 +38,10 @@ pub(super) async fn run(sources: Sources) -> Result<(), Failure> {
     let mut report = Report::default();
     match Config::load(&sources) {
         Ok(config) => {
-            report.line("configuration", Ok("every key is known and every value makes sense".to_owned()));
+            report.line(
+                "configuration",
+                Ok("every key is known and every value makes sense".to_owned()),
+            );
             check(&config, &mut report).await;
         }
         Err(error) => report.line("configuration", Err(error.to_string())),
@@ -63,7 +66,8 @@ async fn check(config: &Config, report: &mut Report) {
                 ..EmbeddedConfig::new(&config.data_dir)
             };
             let programs = embedded::programs(&embedded);
-            let programs = programs.map(|(dir, version)| format!("PostgreSQL {version} in {}", dir.display()));
+            let programs =
+                programs.map(|(dir, version)| format!("PostgreSQL {version} in {}", dir.display()));
             report.line("embedded Postgres", programs.map_err(text));
             if let Some(target) = &running {
                 report.line("database", connect(target, config).await);
@@ -86,7 +90,14 @@ async fn check(config: &Config, report: &mut Report) {
     let now = SystemClock.now();
     let plausible = now.timestamp() > BUILT_AFTER;
     let shown = now.format("%Y-%m-%d %H:%M:%S UTC").to_string();
-    report.line("clock", if plausible { Ok(shown) } else { Err(format!("{shown} can't be right")) });
+    report.line(
+        "clock",
+        if plausible {
+            Ok(shown)
+        } else {
+            Err(format!("{shown} can't be right"))
+        },
+    );
 }
 
 fn data_directory(dir: &Path) -> Result<String, String> {
@@ -95,7 +106,9 @@ fn data_directory(dir: &Path) -> Result<String, String> {
         return Ok(format!("{place} will be made"));
     }
     let probe = dir.join(".doctor");
-    fs::write(&probe, b"").and_then(|()| fs::remove_file(&probe)).map_err(|error| format!("{place}: {error}"))?;
+    fs::write(&probe, b"")
+        .and_then(|()| fs::remove_file(&probe))
+        .map_err(|error| format!("{place}: {error}"))?;
     Ok(format!("{place} can be written"))
 }
 
@@ -109,7 +122,9 @@ async fn connect(target: &ConnectOptions, config: &Config) -> Result<String, Str
 fn port(key: &'static str, address: SocketAddr, server_runs: bool) -> Result<String, String> {
     match server::check_address(key, address) {
         Ok(()) => Ok(format!("{address} is free")),
-        Err(_) if server_runs => Ok(format!("{address} is in use, most likely by the server that runs on this data directory")),
+        Err(_) if server_runs => Ok(format!(
+            "{address} is in use, most likely by the server that runs on this data directory"
+        )),
         Err(error) => Err(text(error)),
     }
 }

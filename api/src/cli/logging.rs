@@ -8,18 +8,24 @@ use crate::config::{Log, LogFormat};
 
 /// Sends the log to stderr, and panics to the log.
 pub(super) fn start(log: &Log) {
-    // The configuration checked it already.
-    let filter = EnvFilter::try_new(&log.level).unwrap_or_default();
+    // The configuration checked it already. The routers tell every attached link at `info`, which is nobody's news.
+    let filter = EnvFilter::try_new(format!("rumqttd=warn,{}", log.level)).unwrap_or_default();
     let registry = tracing_subscriber::registry().with(filter);
     match log.format {
         LogFormat::Text => {
             let ansi = io::IsTerminal::is_terminal(&io::stderr());
             registry
-                .with(tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(ansi))
+                .with(
+                    tracing_subscriber::fmt::layer()
+                        .with_writer(io::stderr)
+                        .with_ansi(ansi),
+                )
                 .init();
         }
         LogFormat::Json => {
-            registry.with(tracing_subscriber::fmt::layer().json().with_writer(io::stderr)).init();
+            registry
+                .with(tracing_subscriber::fmt::layer().json().with_writer(io::stderr))
+                .init();
         }
     }
     panic::set_hook(Box::new(|panic| {

@@ -1,7 +1,7 @@
 //! The commands of `setpoint`, a file each: arguments and what they do.
 
-pub mod cert;
 mod banner;
+pub mod cert;
 mod doctor;
 mod logging;
 mod open_files;
@@ -111,7 +111,10 @@ impl From<crate::app::Error> for Failure {
         use crate::app::Error;
         Self::App(match error {
             Error::Invalid { errors } => {
-                let fields: Vec<_> = errors.iter().map(|(field, message)| format!("{field}: {message}")).collect();
+                let fields: Vec<_> = errors
+                    .iter()
+                    .map(|(field, message)| format!("{field}: {message}"))
+                    .collect();
                 fields.join("; ")
             }
             error => server::chain(&error),
@@ -162,14 +165,19 @@ fn execute(cli: Cli) -> Result<(), Failure> {
 
 impl Cli {
     fn sources(&self) -> Sources {
-        let mut sources = Sources { file: self.config.clone(), ..Sources::of_process() };
+        let mut sources = Sources {
+            file: self.config.clone(),
+            ..Sources::of_process()
+        };
         if let Some(dir) = &self.data_dir {
             sources = sources.with("data_dir", dir);
         }
         if let Some(level) = &self.log {
             sources = sources.with("log.level", level);
         }
-        self.keys.iter().fold(sources, |sources, (key, value)| sources.with(key, value))
+        self.keys
+            .iter()
+            .fold(sources, |sources, (key, value)| sources.with(key, value))
     }
 }
 
@@ -193,7 +201,9 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 fn with_runtime(command: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(command)
 }
 
@@ -205,7 +215,10 @@ async fn database(config: &Config) -> Result<(Store, Option<embedded::Embedded>)
         None => embedded::running(&config.data_dir),
     };
     if let Some(target) = beside {
-        let options = PoolOptions { min_connections: 0, ..PoolOptions::default() };
+        let options = PoolOptions {
+            min_connections: 0,
+            ..PoolOptions::default()
+        };
         if let Ok(store) = Store::open(&target, &options).await {
             return Ok((store, None));
         }

@@ -12,7 +12,11 @@ pub(super) fn allow(wanted: usize) {
     });
     match raised {
         Ok(limit) if limit < u64::try_from(wanted).unwrap_or(u64::MAX) => {
-            tracing::warn!(limit, wanted, "the system allows fewer open files than mqtt.limits.max_sessions");
+            tracing::warn!(
+                limit,
+                wanted,
+                "the system allows fewer open files than mqtt.limits.max_sessions"
+            );
         }
         Ok(_) => {}
         Err(error) => tracing::warn!(%error, "the limit on open files can't be raised"),

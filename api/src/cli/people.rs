@@ -44,8 +44,17 @@ impl Args {
         let password = output::read_secret("Password")?;
         let (store, embedded) = database(&config).await?;
         let done = match self.what {
-            What::Add { username, role, email } => {
-                let new = NewUser { username, password, role, email };
+            What::Add {
+                username,
+                role,
+                email,
+            } => {
+                let new = NewUser {
+                    username,
+                    password,
+                    role,
+                    email,
+                };
                 let made = users::create_user(&store, &SystemClock, new).await;
                 made.map(|user| format!("added {} ({})", user.username, user.role))
             }

@@ -39,7 +39,11 @@ enum What {
 
 impl Args {
     pub(super) async fn run(self, config: Config) -> Result<(), Failure> {
-        let What::Add { name, scopes, expires } = self.what;
+        let What::Add {
+            name,
+            scopes,
+            expires,
+        } = self.what;
         let expires_at = match expires {
             Some(after) => {
                 let end = TimeDelta::from_std(after).ok();
@@ -48,7 +52,11 @@ impl Args {
             }
             None => None,
         };
-        let new = tokens::NewToken { name, scopes, expires_at };
+        let new = tokens::NewToken {
+            name,
+            scopes,
+            expires_at,
+        };
         let (store, embedded) = database(&config).await?;
         let made = tokens::create_token(&store, &SystemClock, &Actor::system("terminal"), new).await;
         close(store, embedded).await;

@@ -132,26 +132,29 @@ fn named_field(text: &str) -> (String, String) {
         ("unknown field `", "is not known here"),
         ("duplicate field `", "is given twice"),
     ] {
-        if let Some((_, rest)) = text.split_once(prefix) {
-            if let Some((field, rest)) = rest.split_once('`') {
-                let expected = rest
-                    .split_once("expected ")
-                    .map(|(_, e)| e.split(" at line ").next().unwrap_or(e));
-                let message = match expected {
-                    Some(expected) => format!("{message}; known: {expected}"),
-                    None => message.to_owned(),
-                };
-                return (field.to_owned(), message);
-            }
+        let named = text.split_once(prefix).and_then(|(_, rest)| rest.split_once('`'));
+        if let Some((field, rest)) = named {
+            let expected = rest
+                .split_once("expected ")
+                .map(|(_, expected)| before_place(expected));
+            let message = match expected {
+                Some(expected) => format!("{message}; known: {expected}"),
+                None => message.to_owned(),
+            };
+            return (field.to_owned(), message);
         }
     }
     match text.split_once(": ") {
-        Some((field, message)) if !field.is_empty() && !field.contains(' ') => (
-            field.to_owned(),
-            message.split(" at line ").next().unwrap_or(message).to_owned(),
-        ),
+        Some((field, message)) if !field.is_empty() && !field.contains(' ') => {
+            (field.to_owned(), before_place(message).to_owned())
+        }
         _ => ("body".to_owned(), text.to_owned()),
     }
+}
+
+/// A message without the parser's "at line 1 column 2".
+fn before_place(message: &str) -> &str {
+    message.split(" at line ").next().unwrap_or(message)
 }
 
 #[cfg(test)]

@@ -18,9 +18,9 @@ use crate::app;
 pub struct Problem {
     /// Always `about:blank`: `code` tells programs what happened.
     #[serde(rename = "type")]
-    pub kind: &'static str,
+    pub kind: Kind,
     /// The status in words.
-    pub title: String,
+    pub title: &'static str,
     /// The HTTP status.
     pub status: u16,
     /// A stable word for programs: `validation_failed`.
@@ -29,7 +29,8 @@ pub struct Problem {
     pub detail: String,
     /// The request's id, as in the log and the `x-request-id` header.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub request_id: Option<Box<str>>,
     /// A message per field.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub errors: BTreeMap<String, String>,
@@ -38,12 +39,20 @@ pub struct Problem {
     pub current_version: Option<i64>,
 }
 
+/// The type of a problem (RFC 9457, section 4.2.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+pub enum Kind {
+    /// No more is known by the type than by the status.
+    #[serde(rename = "about:blank")]
+    Blank,
+}
+
 impl Problem {
     /// A problem with this status, code and sentence.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
-            kind: "about:blank",
-            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            kind: Kind::Blank,
+            title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             code,
             detail: detail.into(),
@@ -125,11 +134,10 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if let (Some(current), Ok(tag)) = (
-            self.current_version,
-            HeaderValue::from_str(&format!("\"{}\"", self.current_version.unwrap_or(0))),
-        ) {
-            tracing::debug!(version = current, "a stale If-Match");
+        let tag = self
+            .current_version
+            .map(|version| HeaderValue::from_str(&format!("\"{version}\"")));
+        if let Some(Ok(tag)) = tag {
             headers.insert(header::ETAG, tag);
         }
         // The request id layer finds the problem here and answers it again with the id filled in.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::Problem;
 
 /// The header, both ways.
-pub const HEADER: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const HEADER: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest id that is taken from a client, in characters.
 const MAX_LENGTH: usize = 64;
@@ -21,7 +21,7 @@ const MAX_LENGTH: usize = 64;
 struct RequestId(String);
 
 /// The outer layer: gives the request its id and its span, and the answer the header.
-pub async fn identify(mut request: Request, next: Next) -> Response {
+pub(super) async fn identify(mut request: Request, next: Next) -> Response {
     let id = request
         .headers()
         .get(HEADER)
@@ -40,7 +40,7 @@ pub async fn identify(mut request: Request, next: Next) -> Response {
 
 /// The inner layer: writes the id into problems, and makes problems of the bare errors that axum and the layers
 /// below answer with (an unknown path, a wrong method, a time-out).
-pub async fn explain(request: Request, next: Next) -> Response {
+pub(super) async fn explain(request: Request, next: Next) -> Response {
     let id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
     let mut response = next.run(request).await;
     let status = response.status();
@@ -50,7 +50,7 @@ pub async fn explain(request: Request, next: Next) -> Response {
         None => return response,
     };
     let mut told = Problem {
-        request_id: id,
+        request_id: id.map(Into::into),
         ..problem
     }
     .into_response();

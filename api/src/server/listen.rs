@@ -44,7 +44,11 @@ impl Listeners {
 
 pub(crate) fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     let bind = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()
+        } else {
+            TcpSocket::new_v6()
+        }?;
         // A restart must not wait for old connections to be forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;

@@ -37,11 +37,17 @@ pub(super) fn app(
     clock: Arc<dyn Clock>,
     registry: &mut Registry,
 ) -> (App, Queues) {
-    let (timeline, entries) = Timeline::new(&config.timeline, registry);
-    let (ingest, batches) =
-        Ingest::new(store.clone(), Arc::clone(&clock), timeline.clone(), &config.telemetry, registry);
-    let presence = PresenceBook::new(Uuid::new_v4(), config.timeline.last_seen_every);
     let (settings, acknowledgements) = Engine::new(&config.settings, registry);
+    let registry = registry.sub_registry_with_prefix(super::PREFIX);
+    let (timeline, entries) = Timeline::new(&config.timeline, registry);
+    let (ingest, batches) = Ingest::new(
+        store.clone(),
+        Arc::clone(&clock),
+        timeline.clone(),
+        &config.telemetry,
+        registry,
+    );
+    let presence = PresenceBook::new(Uuid::new_v4(), config.timeline.last_seen_every);
     let app = App::new(Parts {
         store,
         broker,
@@ -54,7 +60,14 @@ pub(super) fn app(
         presence,
         timeline,
     });
-    (app, Queues { telemetry: batches, timeline: entries, acknowledgements })
+    (
+        app,
+        Queues {
+            telemetry: batches,
+            timeline: entries,
+            acknowledgements,
+        },
+    )
 }
 
 /// What must be done before the first session and the first request: the database's partitions and presence, and
@@ -62,6 +75,7 @@ pub(super) fn app(
 pub(super) async fn prepare(app: &App) -> Result<(), Error> {
     tasks::partitions::make(app).await?;
     tasks::presence_writer::take_over(app).await?;
+    tasks::presence_writer::restore(app).await?;
     tasks::settings_publisher::restore(app).await?;
     Ok(())
 }
@@ -69,18 +83,38 @@ pub(super) async fn prepare(app: &App) -> Result<(), Error> {
 /// Starts every task.
 pub(super) fn spawn(app: &App, queues: Queues, config: &Config, tasks: &Tasks) {
     let stop = || tasks.stopping();
-    let telemetry = tasks::telemetry_writer::run(app.clone(), queues.telemetry, config.telemetry.clone(), stop());
+    let telemetry =
+        tasks::telemetry_writer::run(app.clone(), queues.telemetry, config.telemetry.clone(), stop());
     tasks.essential("telemetry writer", telemetry);
     let every = config.settings.reconcile_every;
     let pulse = tasks.pulse("settings publisher", every);
-    tasks.essential("settings publisher", tasks::settings_publisher::run(app.clone(), every, pulse, stop()));
-    tasks.essential("settings acknowledgements", tasks::settings_acks::run(app.clone(), queues.acknowledgements, stop()));
+    tasks.essential(
+        "settings publisher",
+        tasks::settings_publisher::run(app.clone(), every, pulse, stop()),
+    );
+    tasks.essential(
+        "settings acknowledgements",
+        tasks::settings_acks::run(app.clone(), queues.acknowledgements, stop()),
+    );
     tasks.essential("settings marks", tasks::settings_marks::run(app.clone(), stop()));
-    tasks.essential("presence writer", tasks::presence_writer::run(app.clone(), stop()));
-    tasks.essential("timeline writer", tasks::timeline_writer::run(app.clone(), queues.timeline, stop()));
-    tasks.essential("telemetry partitions", tasks::partitions::run(app.clone(), stop()));
-    let retention =
-        tasks::retention::run(app.clone(), config.telemetry.clone(), config.timeline.clone(), stop());
+    tasks.essential(
+        "presence writer",
+        tasks::presence_writer::run(app.clone(), stop()),
+    );
+    tasks.essential(
+        "timeline writer",
+        tasks::timeline_writer::run(app.clone(), queues.timeline, stop()),
+    );
+    tasks.essential(
+        "telemetry partitions",
+        tasks::partitions::run(app.clone(), stop()),
+    );
+    let retention = tasks::retention::run(
+        app.clone(),
+        config.telemetry.clone(),
+        config.timeline.clone(),
+        stop(),
+    );
     tasks.background("retention", retention);
     tasks.background("purges", tasks::purges::run(app.clone(), stop()));
     tasks.background("token use", tasks::token_use::run(app.clone(), stop()));

@@ -12,9 +12,15 @@ const EVERY: Duration = Duration::from_secs(60);
 /// Runs until `stop`, then writes once more.
 pub async fn run(app: App, stop: CancellationToken) {
     loop {
-        let more = stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some();
+        let more = stop
+            .run_until_cancelled(tokio::time::sleep(EVERY))
+            .await
+            .is_some();
         if let Err(error) = app.record_token_use().await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "the use of tokens was not written down");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the use of tokens was not written down"
+            );
         }
         if !more {
             return;
