@@ -147,7 +147,8 @@ async fn refused_logins_show_in_the_timeline() {
 #[tokio::test]
 async fn guessing_is_slowed_down() {
     let server = Harness::setup()
-        .with("mqtt.max_failed_logins_per_serial", "3")
+        .with("mqtt.limits.max_failed_logins_per_serial", "3")
+        .with("mqtt.limits.limit_loopback", "true")
         .start()
         .await;
     let device = server.device("HOME-1").await;

@@ -102,6 +102,7 @@ async fn a_change_while_away_is_the_first_message_on_return() {
         let session = device.listening(version).await;
         drop(session);
         let number = device.change(json!({"reportInterval": interval})).await;
+        // At once: the answer to the PATCH is a promise.
         let mut session = device.mqtt(version).connect().await;
         session.subscribe(&["devices/HOME-1/settings"]).await;
         let message = session.next_of_any().await;

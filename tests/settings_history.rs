@@ -40,11 +40,10 @@ async fn history_tells_who_changed_what_newest_first() {
         assert_eq!(item["at"], item["timeline"]["requested"], "{item}");
     }
     assert_eq!(items[2]["source"], "created");
-    assert_eq!(
-        device.version(2).await,
-        items[1],
-        "one version is told as in the list"
-    );
+    let one = device.version(2).await;
+    for field in ["version", "actor", "source", "at", "diff", "verdict"] {
+        assert_eq!(one[field], items[1][field], "one version is told as in the list");
+    }
     server
         .api()
         .get("/devices/HOME-1/settings/versions/4")

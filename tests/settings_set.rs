@@ -117,35 +117,3 @@ async fn a_wrong_patch_is_answered_and_shows_in_the_timeline() {
         .await;
     assert_ne!(code, 0, "there is no such device");
 }
-
-#[tokio::test]
-async fn the_answer_comes_on_the_response_topic() {
-    let server = Harness::start().await;
-    server.device("HOME-1").await;
-    let mut ops = server.watcher().await;
-    // Where operators may listen: below a device of theirs.
-    let answers = "devices/HOME-1/settings/set/response";
-    if ops.subscribe(&[answers]).await != [1] {
-        panic!("operators may subscribe to everything below devices/");
-    }
-    ops.request(
-        "devices/HOME-1/settings/set",
-        r#"{"privacyMode":true}"#,
-        answers,
-        "one",
-    )
-    .await;
-    assert_eq!(ops.next(answers).await.json()["version"], 2);
-    ops.request(
-        "devices/HOME-1/settings/set",
-        r#"{"reportInterval":5}"#,
-        answers,
-        "two",
-    )
-    .await;
-    let answer = ops.next(answers).await.json();
-    assert_eq!(
-        answer["errors"]["reportInterval"], "must be from 10 to 3600",
-        "{answer}"
-    );
-}

@@ -182,7 +182,10 @@ async fn the_good_samples_of_a_batch_are_stored_and_the_bad_ones_named() {
 
 #[tokio::test]
 async fn each_bad_payload_has_its_answer_and_ends_nothing() {
-    let server = Harness::start().await;
+    let server = Harness::setup()
+        .with("timeline.max_refusals_per_minute", "1000")
+        .start()
+        .await;
     let device = server.device("HOME-1").await;
     let mut session = device.mqtt_v5().await;
     let mut older = device.mqtt(Version::V3).client_id("HOME-1:3").connect().await;

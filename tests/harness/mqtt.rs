@@ -1,5 +1,6 @@
 //! An MQTT client in either version, from whose events a test picks the one it waits for.
 
+mod connect;
 mod v3;
 mod v5;
 
@@ -9,10 +10,9 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::{sync::mpsc, task::AbortHandle};
 
-use super::{mosquitto::Login, wait::within};
+use super::wait::within;
 
-/// Events that may wait for the test; no test has near as many.
-const EVENTS: usize = 100_000;
+pub use connect::Connect;
 
 /// The protocol a client speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,110 +80,6 @@ enum Event {
     Ended(End),
 }
 
-/// A client to be connected.
-#[derive(Debug, Clone)]
-pub struct Connect {
-    port: u16,
-    version: Version,
-    login: Login,
-    clean: bool,
-    manual_acks: bool,
-    keep_alive: u16,
-    receive_maximum: Option<u16>,
-}
-
-impl Connect {
-    /// A client with these credentials and a clean session.
-    pub fn new(port: u16, version: Version, login: Login) -> Self {
-        Self {
-            port,
-            version,
-            login,
-            clean: true,
-            manual_acks: false,
-            keep_alive: 60,
-            receive_maximum: None,
-        }
-    }
-
-    /// Keeps the session when the connection ends (an hour in MQTT 5).
-    #[must_use]
-    pub fn persistent(mut self) -> Self {
-        self.clean = false;
-        self
-    }
-
-    /// Acknowledges no message by itself.
-    #[must_use]
-    pub fn without_acks(mut self) -> Self {
-        self.manual_acks = true;
-        self
-    }
-
-    /// With another client id.
-    #[must_use]
-    pub fn client_id(mut self, id: &str) -> Self {
-        id.clone_into(&mut self.login.client_id);
-        self
-    }
-
-    /// With another password.
-    #[must_use]
-    pub fn password(mut self, password: &str) -> Self {
-        password.clone_into(&mut self.login.password);
-        self
-    }
-
-    /// Connects, or tells how the server refused.
-    ///
-    /// # Errors
-    /// [`End`], when the server did not accept.
-    pub async fn attempt(self) -> Result<Mqtt, End> {
-        let version = self.version;
-        let (events, inbox) = mpsc::channel(EVENTS);
-        let (client, task) = match version {
-            Version::V3 => v3::start(&self, events),
-            Version::V5 => v5::start(&self, events),
-        };
-        let mut mqtt = Mqtt {
-            version,
-            client,
-            inbox,
-            waiting: VecDeque::new(),
-            session_present: false,
-            task,
-        };
-        let accepted = mqtt.pick("CONNACK", |event| match event {
-            Event::Connected { session_present } => Some(*session_present),
-            _ => None,
-        });
-        mqtt.session_present = accepted.await?;
-        Ok(mqtt)
-    }
-
-    /// Connects.
-    ///
-    /// # Panics
-    /// When the server refuses.
-    pub async fn connect(self) -> Mqtt {
-        let who = format!("{} in {:?}", self.login.client_id, self.version);
-        self.attempt()
-            .await
-            .unwrap_or_else(|end| panic!("{who} could not connect: {end:?}"))
-    }
-
-    /// The CONNACK code of the refusal that this attempt must end in.
-    ///
-    /// # Panics
-    /// When the server accepts, or ends the connection otherwise.
-    pub async fn refused(self) -> u8 {
-        match self.attempt().await {
-            Err(End::Refused(code)) => code,
-            other => panic!("expected a refusal, not {other:?}"),
-        }
-    }
-}
-
 #[derive(Debug, Clone)]
 enum Client {
     V3(rumqttc::AsyncClient),
@@ -221,6 +117,13 @@ impl Mqtt {
                 self.waiting.remove(index);
                 return Ok(found);
             }
+        }
+        let over = self.waiting.iter().find_map(|event| match event {
+            Event::Ended(end) => Some(end.clone()),
+            _ => None,
+        });
+        if let Some(end) = over {
+            return Err(end);
         }
         loop {
             let event = within(&what, self.inbox.recv()).await;

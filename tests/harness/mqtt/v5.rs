@@ -16,6 +16,9 @@ use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::{Client, Connect, End, Event, Message};
 
+/// The largest packet that is taken, in bytes: above what the server ever sends.
+const MAX_PACKET: u32 = 1024 * 1024;
+
 /// How long a persistent session is kept, in seconds.
 const SESSION_EXPIRY: u32 = 3_600;
 
@@ -27,6 +30,7 @@ pub(super) fn start(connect: &Connect, events: mpsc::Sender<Event>) -> (Client, 
         .set_session_expiry_interval((!connect.clean).then_some(SESSION_EXPIRY))
         .set_receive_maximum(connect.receive_maximum)
         .set_manual_acks(connect.manual_acks)
+        .set_max_packet_size(Some(MAX_PACKET))
         .set_keep_alive(Duration::from_secs(connect.keep_alive.into()));
     let (client, mut connection) = AsyncClient::new(options, 100);
     let run = async move {
