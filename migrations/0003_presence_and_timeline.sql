@@ -21,7 +21,7 @@ create table device_events (
     kind      text        not null,
     data      jsonb       not null default '{}'
 );
--- Newest first, by device; and how many a device has.
-create index device_events_of_device on device_events (device_id, id desc);
+-- Newest first, by device; and how many a device has. By time, because entries come in by several ways.
+create index device_events_of_device on device_events (device_id, at desc, id desc);
 -- Retention deletes by age.
 create index device_events_at on device_events using brin (at);

@@ -12,7 +12,7 @@ use crate::{Result, Store};
 /// One entry read back.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StoredEntry {
-    /// Its id: later entries have higher ones.
+    /// Its id, which orders entries of the same time.
     pub id: i64,
     /// When it happened.
     pub at: DateTime<Utc>,
@@ -20,6 +20,15 @@ pub struct StoredEntry {
     pub kind: String,
     /// Its facts, by kind.
     pub data: Value,
+}
+
+/// Where a page of the timeline ended: the next one begins behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryPosition {
+    /// The last entry's time.
+    pub at: DateTime<Utc>,
+    /// The last entry's id.
+    pub id: i64,
 }
 
 impl Store {
@@ -49,8 +58,8 @@ impl Store {
         Ok(())
     }
 
-    /// A page of a device's timeline, newest first: entries with ids below `before`, of the kinds given (all if
-    /// none is).
+    /// A page of a device's timeline, newest first: what stands behind `after`, of the kinds given (all if none
+    /// is).
     ///
     /// # Errors
     /// When the database fails.
@@ -58,18 +67,20 @@ impl Store {
         &self,
         device_id: DeviceId,
         kinds: &[Kind],
-        before: Option<i64>,
+        after: Option<EntryPosition>,
         limit: i64,
     ) -> Result<Vec<StoredEntry>> {
         let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
         let entries = sqlx::query_as!(
             StoredEntry,
             "SELECT id, at, kind, data FROM device_events
-             WHERE device_id = $1 AND ($2::bigint IS NULL OR id < $2)
-               AND (cardinality($3::text[]) = 0 OR kind = ANY($3))
-             ORDER BY id DESC LIMIT $4",
+             WHERE device_id = $1
+               AND (at, id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3::bigint, 0))
+               AND (cardinality($4::text[]) = 0 OR kind = ANY($4))
+             ORDER BY at DESC, id DESC LIMIT $5",
             device_id.0,
-            before,
+            after.map(|after| after.at),
+            after.map(|after| after.id),
             &kinds as &[&str],
             limit,
         )
@@ -104,10 +115,11 @@ impl Store {
             "WITH long AS (
                  SELECT device_id FROM device_events GROUP BY device_id HAVING count(*) > $1 LIMIT 100),
              bound AS (
-                 SELECT device_id, (SELECT e.id FROM device_events e WHERE e.device_id = long.device_id
-                                    ORDER BY e.id DESC OFFSET $1 LIMIT 1) AS last
-                 FROM long)
-             DELETE FROM device_events e USING bound WHERE e.device_id = bound.device_id AND e.id <= bound.last",
+                 SELECT e.device_id, e.at, e.id FROM long CROSS JOIN LATERAL (
+                     SELECT device_id, at, id FROM device_events WHERE device_id = long.device_id
+                     ORDER BY at DESC, id DESC OFFSET $1 LIMIT 1) e)
+             DELETE FROM device_events e USING bound
+             WHERE e.device_id = bound.device_id AND (e.at, e.id) <= (bound.at, bound.id)",
             keep,
         )
         .execute(&self.pool)

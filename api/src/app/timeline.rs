@@ -11,7 +11,7 @@ use setpoint_model::{
     Scope, Serial,
     timeline::{Entry, Kind},
 };
-use setpoint_store::timeline::StoredEntry;
+use setpoint_store::timeline::{EntryPosition, StoredEntry};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{Actor, App, Error};
@@ -122,8 +122,8 @@ fn is_refusal(kind: Kind) -> bool {
 }
 
 impl App {
-    /// A page of a device's timeline, newest first: entries with ids below `before`, of the kinds given (all if
-    /// none is).
+    /// A page of a device's timeline, newest first: what stands behind `after`, of the kinds given (all if none
+    /// is).
     ///
     /// # Errors
     /// [`Error::Forbidden`] without `devices:read`, [`Error::NotFound`] for an unknown device.
@@ -132,7 +132,7 @@ impl App {
         actor: &Actor,
         serial: &Serial,
         kinds: &[Kind],
-        before: Option<i64>,
+        after: Option<EntryPosition>,
         limit: i64,
     ) -> Result<Vec<StoredEntry>, Error> {
         actor.require(Scope::DevicesRead)?;
@@ -141,7 +141,7 @@ impl App {
             .device_id(serial)
             .await?
             .ok_or(Error::NotFound { what: "device" })?;
-        Ok(self.store.timeline(device_id, kinds, before, limit).await?)
+        Ok(self.store.timeline(device_id, kinds, after, limit).await?)
     }
 }
 

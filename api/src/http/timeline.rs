@@ -4,7 +4,7 @@ use axum::extract::State;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use setpoint_model::{Serial, timeline::Kind};
-use setpoint_store::timeline::StoredEntry;
+use setpoint_store::timeline::{EntryPosition, StoredEntry};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Context, Json, Page, Path, Problem, Query};
@@ -47,7 +47,7 @@ struct TimelineQuery {
     /// How many items at most: 1 to 1000, 100 by default.
     limit: Option<i64>,
     /// Where to go on: the `next` of the page before.
-    cursor: Option<i64>,
+    cursor: Option<String>,
 }
 
 /// Lists what happened to a device, newest first.
@@ -68,12 +68,9 @@ async fn timeline(
 ) -> Result<Json<Page<Item>>, Problem> {
     let limit = super::page::limit(query.limit)?;
     let kinds = query.kind.as_deref().map_or(Ok(Vec::new()), kinds)?;
-    let entries = app
-        .timeline(&actor, &serial, &kinds, query.cursor, limit + 1)
-        .await?;
-    Ok(Json(
-        Page::of(entries, limit, |entry| entry.id.to_string()).map(Item::from),
-    ))
+    let after = query.cursor.as_deref().map(position).transpose()?;
+    let entries = app.timeline(&actor, &serial, &kinds, after, limit + 1).await?;
+    Ok(Json(Page::of(entries, limit, cursor).map(Item::from)))
 }
 
 fn kinds(text: &str) -> Result<Vec<Kind>, Error> {
@@ -82,4 +79,20 @@ fn kinds(text: &str) -> Result<Vec<Kind>, Error> {
         let known: Vec<_> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
         Error::invalid("kind", format!("{error}; known: {}", known.join(", ")))
     })
+}
+
+fn cursor(last: &StoredEntry) -> String {
+    format!("{}.{}", last.at.timestamp_micros(), last.id)
+}
+
+fn position(cursor: &str) -> Result<EntryPosition, Error> {
+    let parse = || {
+        let (at, id) = cursor.split_once('.')?;
+        let at = DateTime::from_timestamp_micros(at.parse().ok()?)?;
+        Some(EntryPosition {
+            at,
+            id: id.parse().ok()?,
+        })
+    };
+    parse().ok_or_else(|| Error::invalid("cursor", "not the `next` of a page"))
 }

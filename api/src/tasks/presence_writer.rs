@@ -2,17 +2,24 @@
 
 use std::time::Duration;
 
-use setpoint_model::{Serial, presence::DisconnectReason};
-use setpoint_store::{Error, presence::PresenceChange};
+use setpoint_broker::{Outgoing, QoS};
+use setpoint_model::{Channel, DeviceId, Serial, Topic, presence::DisconnectReason};
+use setpoint_store::{
+    Error,
+    presence::{PresenceChange, StoredPresence},
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use crate::app::{self, App};
 
 /// How long changes gather, so that a storm of reconnects is a few statements.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// Devices in one statement.
 const STEP: usize = 5_000;
+
+/// Devices read at once at a start.
+const PAGE: i64 = 5_000;
 
 /// Pause before another attempt while Postgres is away.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -34,6 +41,34 @@ pub async fn take_over(app: &App) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// Puts every retained presence in its place: before the first session. Returns how many.
+///
+/// # Errors
+/// When the database fails.
+pub async fn restore(app: &App) -> Result<usize, app::Error> {
+    let (mut after, mut restored) = (DeviceId(0), 0);
+    loop {
+        let page = app.store.presence_page(after, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(restored);
+        };
+        after = last.device_id;
+        restored += page.len();
+        for StoredPresence { serial, presence, .. } in page {
+            let message = Outgoing {
+                topic: Topic::new(serial, Channel::Presence),
+                payload: serde_json::to_vec(&presence)
+                    .map_err(app::Error::internal)?
+                    .into(),
+                qos: QoS::AtLeastOnce,
+                retain: true,
+                receipt: None,
+            };
+            app.broker.restore(message).await.map_err(app::Error::internal)?;
+        }
+    }
 }
 
 /// Writes changes until `stop`, then the last ones, and takes offline whatever is left.

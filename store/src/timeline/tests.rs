@@ -62,8 +62,23 @@ async fn entries_are_read_newest_first_in_pages_and_by_kind() {
         (page[0].kind.as_str(), versions(&page)),
         (Kind::AckRejected.as_str(), vec![5, 4])
     );
-    let page = store.timeline(ids[0], &[], Some(page[2].id), 10).await.unwrap();
+    let after = EntryPosition {
+        at: page[2].at,
+        id: page[2].id,
+    };
+    let page = store.timeline(ids[0], &[], Some(after), 10).await.unwrap();
     assert_eq!(versions(&page), [3, 2, 1]);
+    store
+        .write_timeline(&[entry("A", now - TimeDelta::seconds(1), 0)])
+        .await
+        .unwrap();
+    let page = store.timeline(ids[0], &[], None, 10).await.unwrap();
+    assert_eq!(
+        versions(&page),
+        [5, 4, 3, 2, 1, 0],
+        "by time, whenever it was written"
+    );
+
     let rejected = store
         .timeline(ids[0], &[Kind::AckRejected], None, 10)
         .await
