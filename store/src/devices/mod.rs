@@ -197,3 +197,6 @@ impl LockedSettings {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
