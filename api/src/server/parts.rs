@@ -70,13 +70,14 @@ pub(super) fn app(
     )
 }
 
-/// What must be done before the first session and the first request: the database's partitions and presence, and
-/// in the broker every retained message.
+/// What must be done before the first session and the first request: the database's partitions and presence, in the
+/// broker every retained message, and in memory what devices sign in with.
 pub(super) async fn prepare(app: &App) -> Result<(), Error> {
     tasks::partitions::make(app).await?;
     tasks::presence_writer::take_over(app).await?;
     tasks::presence_writer::restore(app).await?;
     tasks::settings_publisher::restore(app).await?;
+    app.load_credentials().await?;
     Ok(())
 }
 
