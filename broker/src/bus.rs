@@ -86,6 +86,10 @@ fn packet(payload: Bytes) -> Packet {
 }
 
 /// What a bus waits for.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "lives for one turn of the loop, on the stack"
+)]
 enum Event {
     Router(Result<Option<Notification>, LinkError>),
     Message(Option<Arc<Message>>),

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use setpoint_model::{Channel, Identity, Serial, presence::DisconnectReason};
+use setpoint_model::{Channel, Serial, presence::DisconnectReason};
 use uuid::Uuid;
 
 use crate::{
@@ -198,11 +198,6 @@ impl Core {
             lives.extend(sessions.filter_map(|session| session.lock().live.clone()));
         }
         let operators = self.operators.sessions();
-        debug_assert!(
-            operators
-                .iter()
-                .all(|s| matches!(s.identity, Identity::Operator { .. }))
-        );
         lives.extend(operators.iter().filter_map(|session| session.lock().live.clone()));
         lives
     }

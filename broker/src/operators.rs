@@ -16,26 +16,22 @@ use crate::session::{Live, Session};
 const BUCKETS: usize = 64;
 
 /// All sessions of operators. A device's client id can't collide with one here: devices have their own place.
-pub(crate) struct Operators(Vec<Mutex<Vec<Arc<Session>>>>);
+pub(crate) struct Operators([Mutex<Vec<Arc<Session>>>; BUCKETS]);
 
 impl Default for Operators {
     fn default() -> Self {
-        Self((0..BUCKETS).map(|_| Mutex::default()).collect())
+        Self([const { Mutex::new(Vec::new()) }; BUCKETS])
     }
 }
 
 impl Operators {
     /// The list that `client_id` belongs to.
+    #[expect(clippy::indexing_slicing, reason = "a remainder of the length is an index")]
     pub(crate) fn bucket(&self, client_id: &str) -> MutexGuard<'_, Vec<Arc<Session>>> {
         let mut hasher = DefaultHasher::new();
         client_id.hash(&mut hasher);
         let index = usize::from(hasher.finish().to_le_bytes()[0]) % BUCKETS;
-        // The index is below the length by construction; the first bucket stands in for the compiler.
-        let bucket = self.0.get(index).or_else(|| self.0.first());
-        match bucket {
-            Some(bucket) => bucket.lock().unwrap_or_else(PoisonError::into_inner),
-            None => unreachable!("there are always {BUCKETS} buckets"),
-        }
+        self.0[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn buckets(&self) -> impl Iterator<Item = MutexGuard<'_, Vec<Arc<Session>>>> {

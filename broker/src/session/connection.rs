@@ -29,7 +29,7 @@ use tracing::Instrument;
 
 use super::{
     connect::{Welcome, connect},
-    finish::{End, finish},
+    finish::{End, Parting, finish},
     live::Live,
     outbound::Next,
     rate::{Allowance, Rate},
@@ -79,8 +79,8 @@ pub(crate) async fn run<S>(
             End::Lost
         });
     let Connection {
-        mut io,
-        mut wire,
+        io,
+        wire,
         output,
         will,
         pending,
@@ -88,11 +88,16 @@ pub(crate) async fn run<S>(
     } = connection;
     // Its acknowledgement, if it still comes, finds nobody.
     drop(pending);
-    Box::pin(finish(
-        &core, &backend, &live, end, will, &mut wire, &mut io, output,
-    ))
-    .instrument(span)
-    .await;
+    let parting = Parting {
+        end,
+        will,
+        wire,
+        io,
+        output,
+    };
+    Box::pin(finish(&core, &backend, &live, parting))
+        .instrument(span)
+        .await;
     drop(place);
 }
 

@@ -104,19 +104,32 @@ impl End {
     }
 }
 
+/// What a connection leaves behind.
+pub(super) struct Parting<S> {
+    pub(super) end: End,
+    pub(super) will: Option<Box<Will>>,
+    pub(super) wire: Wire,
+    pub(super) io: S,
+    /// What was still to be written.
+    pub(super) output: BytesMut,
+}
+
 /// Ends a session's connection: first for everybody else, then for the client.
 pub(super) async fn finish<S>(
     core: &Arc<Core>,
     backend: &Arc<dyn Backend>,
     live: &Arc<Live>,
-    end: End,
-    will: Option<Box<Will>>,
-    wire: &mut Wire,
-    io: &mut S,
-    mut output: BytesMut,
+    parting: Parting<S>,
 ) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let Parting {
+        end,
+        will,
+        mut wire,
+        mut io,
+        mut output,
+    } = parting;
     let reason = end.reason();
     let will = will.filter(|_| end.says_will());
     let now_or_later = will.map(|will| leave_will(live, *will));
@@ -146,7 +159,7 @@ pub(super) async fn finish<S>(
     if matches!(end, End::Lost) {
         return;
     }
-    close(io, &mut output).await;
+    close(&mut io, &mut output).await;
 }
 
 /// Takes a connection out of the registry, with presence and subscriptions.

@@ -27,7 +27,9 @@ impl Session {
                 .serial()
                 .is_some_and(|serial| *serial == delivery.message.topic.serial);
             let version = settings_receipt(&delivery.message);
-            if own && delivery.message.restored && version.is_some() && state.newest_settings() >= version {
+            let dealt_with = delivery.message.sequence <= state.settings_after
+                || (delivery.message.restored && state.newest_settings() >= version);
+            if own && version.is_some() && dealt_with {
                 return;
             }
             state.push(delivery, own, config, metrics);
@@ -136,7 +138,7 @@ impl State {
         while let Some(Item::Message(delivery)) = self.queue.front() {
             let reason = if delivery.message.is_expired(now) {
                 Dropped::Expired
-            } else if now.saturating_duration_since(delivery.message.at) > age {
+            } else if now.saturating_duration_since(delivery.message.at) >= age {
                 Dropped::TooOld
             } else {
                 return;
@@ -173,6 +175,21 @@ impl State {
         self.queue.shrink_to_fit();
         self.sent = 0;
         self.bound_offline(config, metrics);
+    }
+
+    /// Moves the settings that wait for a session that comes back before everything else that does; whether there
+    /// are any.
+    pub(crate) fn move_settings_first(&mut self) -> bool {
+        let settings =
+            |item: &Item| matches!(item, Item::Message(d) if settings_receipt(&d.message).is_some());
+        let index = self.queue.iter().position(settings);
+        match index.and_then(|index| self.queue.remove(index)) {
+            Some(item) => {
+                self.queue.push_front(item);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Puts the device's newest settings before everything that waits for a session that comes back.

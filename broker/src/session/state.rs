@@ -72,6 +72,8 @@ pub(crate) struct State {
     pub(crate) discard: bool,
     /// The settings version its client acknowledged last.
     pub(crate) settings_acked: Option<u64>,
+    /// Its own settings up to this place in the shard's order are dealt with.
+    pub(crate) settings_after: u64,
 }
 
 /// Something that waits to be sent.

@@ -296,13 +296,15 @@ impl State {
 
 impl Device {
     /// A session that comes back and is subscribed to its settings has the newest first, unless it acknowledged them
-    /// or will be sent them anyway.
+    /// already.
     fn catch_up(&self, serial: &Serial, live: &Live) {
         let Some(message) = self.retained.get(Channel::Settings) else {
             return;
         };
         let mut state = live.session.lock();
-        if state.newest_settings() >= message.receipt {
+        // Those on their way through the router are no newer.
+        state.settings_after = message.sequence;
+        if state.move_settings_first() || state.newest_settings() >= message.receipt {
             return;
         }
         let hearing = state.subscriptions.iter().filter(|s| s.hears_settings(serial));

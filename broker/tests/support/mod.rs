@@ -12,8 +12,8 @@ use setpoint_model::{Channel, Serial, SystemClock, Topic};
 use tokio::net::TcpListener;
 
 pub(crate) use self::{
-    backend::{Answering, TestBackend},
-    client::{Client, V3, V5, connect3, connect5, subscription},
+    backend::{Answering, TestBackend, text},
+    client::{Client, V3, V5, connect3, connect5, id, operator5, publish, subscription},
 };
 
 /// Long enough for a loaded machine; only a failing test waits for it.
@@ -101,6 +101,14 @@ impl Server {
         self.handle.publish(settings(serial, version)).await.unwrap();
     }
 
+    /// Waits until every message handed in has been through its router.
+    pub(crate) async fn settled(&self) {
+        eventually("all is delivered", || {
+            self.handle.shards().iter().all(|shard| shard.in_flight == 0)
+        })
+        .await;
+    }
+
     /// The value of a metric, by the beginning of its line.
     pub(crate) fn metric(&self, line: &str) -> u64 {
         let mut text = String::new();
@@ -114,6 +122,16 @@ impl Server {
     pub(crate) async fn event<T>(&self, wanted: impl FnMut(SessionEvent) -> Option<T>) -> T {
         self.backend.event_where(wanted).await
     }
+}
+
+/// Waits until something is so.
+pub(crate) async fn eventually(what: &str, mut so: impl FnMut() -> bool) {
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    waited.await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// A settings message.
