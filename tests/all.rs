@@ -13,12 +13,14 @@
 mod access;
 mod acks;
 mod authorization;
+mod commands;
 mod credentials;
 mod delivery;
 mod devices;
 mod durability;
 mod fleet;
 mod health;
+mod hostile;
 mod openapi;
 mod outage;
 mod presence;
@@ -34,6 +36,7 @@ mod telemetry_http;
 mod tidy;
 mod timeline;
 mod tokens;
+mod transports;
 
 /// The server's program.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_setpoint-under-test");

@@ -95,6 +95,11 @@ impl Harness {
         self.server.mqtt_port()
     }
 
+    /// The port of MQTT over TLS.
+    pub fn tls_port(&self) -> u16 {
+        self.server.tls_port()
+    }
+
     /// Runs SQL on the server's database, to arrange or to look at what has no route.
     pub async fn sql(&self, sql: &str) {
         self.server.database().execute(sql).await;

@@ -87,6 +87,10 @@ impl Running {
         self.server().mqtt_address().expect("MQTT over TCP").port()
     }
 
+    pub(super) fn tls_port(&self) -> u16 {
+        self.server().addresses().mqtt_tls.expect("MQTT over TLS").port()
+    }
+
     pub(super) fn admin_token(&self) -> String {
         let file = self.data.path().join("admin-token");
         let token = std::fs::read_to_string(file).expect("the administrator's token");
