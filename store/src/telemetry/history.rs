@@ -196,34 +196,59 @@ impl Store {
     /// When the database fails.
     pub async fn latest_telemetry(&self, wanted: Latest) -> Result<Vec<Reading>> {
         // Nearly always all are recent; only metrics that fell silent are looked for in every partition.
-        let mut found = self
-            .latest_since(wanted.device_id, Some(wanted.now - RECENT), &[])
-            .await?;
-        let recent: Vec<i32> = found.iter().map(|reading| reading.metric_id).collect();
-        found.extend(self.latest_since(wanted.device_id, None, &recent).await?);
+        let (mut found, silent) = self.recent_telemetry(wanted).await?;
+        if !silent.is_empty() {
+            found.extend(self.last_telemetry(wanted.device_id, &silent).await?);
+        }
         found.sort_by(|a, b| a.metric.cmp(&b.metric));
         Ok(found)
     }
 
-    async fn latest_since(
-        &self,
-        device_id: DeviceId,
-        since: Option<DateTime<Utc>>,
-        except: &[i32],
-    ) -> Result<Vec<Reading>> {
+    /// The newest sample of each metric that has a recent one, and the ids of the others.
+    async fn recent_telemetry(&self, wanted: Latest) -> Result<(Vec<Reading>, Vec<i32>)> {
+        let rows = sqlx::query!(
+            r#"SELECT m.name, m.id, t.at AS "at?", t.number, t.flag, t.text
+               FROM device_metrics d JOIN metrics m ON m.id = d.metric_id
+               LEFT JOIN LATERAL (
+                   SELECT t.at, t.number, t.flag, t.text FROM telemetry t
+                   WHERE t.device_id = $1 AND t.metric_id = d.metric_id AND t.at >= $2
+                   ORDER BY t.at DESC LIMIT 1) t ON true
+               WHERE d.device_id = $1"#,
+            wanted.device_id.0,
+            wanted.now - RECENT,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let (mut found, mut silent) = (Vec::new(), Vec::new());
+        for row in rows {
+            match row.at {
+                Some(at) => found.push(Row {
+                    at,
+                    metric: row.name,
+                    metric_id: row.id,
+                    number: row.number,
+                    flag: row.flag,
+                    text: row.text,
+                }),
+                None => silent.push(row.id),
+            }
+        }
+        Ok((readings(found), silent))
+    }
+
+    /// The newest sample of these metrics, however old.
+    async fn last_telemetry(&self, device_id: DeviceId, metric_ids: &[i32]) -> Result<Vec<Reading>> {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT t.at AS "at!", m.name AS metric, m.id AS metric_id, t.number, t.flag, t.text
-               FROM device_metrics d JOIN metrics m ON m.id = d.metric_id
+               FROM metrics m
                CROSS JOIN LATERAL (
                    SELECT t.at, t.number, t.flag, t.text FROM telemetry t
-                   WHERE t.device_id = $1 AND t.metric_id = d.metric_id
-                     AND t.at >= coalesce($2::timestamptz, '-infinity')
+                   WHERE t.device_id = $1 AND t.metric_id = m.id
                    ORDER BY t.at DESC LIMIT 1) t
-               WHERE d.device_id = $1 AND d.metric_id <> ALL($3)"#,
+               WHERE m.id = ANY($2)"#,
             device_id.0,
-            since,
-            except,
+            metric_ids,
         )
         .fetch_all(&self.pool)
         .await?;
