@@ -151,7 +151,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or(Command::Serve(ServeArgs::default())) {
         Command::Serve(args) => serve::run(Config::load(&args.over(sources))?),
         Command::Migrate => with_runtime(async move {
-            let (_, _embedded) = server::open_database(&Config::load(&sources)?).await?;
+            let (store, embedded) = database(&Config::load(&sources)?).await?;
+            close(store, embedded).await;
             output::say("the database is up to date");
             Ok(())
         }),

@@ -45,14 +45,15 @@ impl Invalid {
     }
 }
 
-impl From<figment::Error> for ConfigError {
-    fn from(error: figment::Error) -> Self {
-        Self::Key(describe(&error))
+impl ConfigError {
+    /// What figment found; `environment` is where it looked for variables.
+    pub(super) fn of_key(error: &figment::Error, environment: &[(String, String)]) -> Self {
+        Self::Key(describe(error, environment))
     }
 }
 
 /// `http.lisen: unknown key; known: listen, max_body (in ./setpoint.toml)`.
-fn describe(error: &figment::Error) -> String {
+fn describe(error: &figment::Error, environment: &[(String, String)]) -> String {
     let mut path = error.path.clone();
     let message = match &error.kind {
         Kind::UnknownField(field, known) => {
@@ -81,16 +82,25 @@ fn describe(error: &figment::Error) -> String {
     } else {
         message
     };
-    let from = error
-        .metadata
-        .as_ref()
-        .map(|metadata| match (&metadata.source, &*metadata.name) {
+    let from = match &error.metadata {
+        None => String::new(),
+        Some(metadata) => match (&metadata.source, &*metadata.name) {
             (Some(source), _) => format!(" (in {source})"),
-            (None, ENVIRONMENT) => format!(" (environment variable {})", variable(&path)),
+            (None, ENVIRONMENT) => {
+                let name = variable(&path);
+                // An unknown section is found before the key in it, whose variable has a longer name.
+                let found = environment
+                    .iter()
+                    .find(|(found, _)| found.to_ascii_uppercase().starts_with(&name));
+                format!(
+                    " (environment variable {})",
+                    found.map_or(&name, |(found, _)| found)
+                )
+            }
             (None, FLAGS) => " (on the command line)".to_owned(),
             _ => String::new(),
-        });
-    let from = from.unwrap_or_default();
+        },
+    };
     if key.is_empty() {
         format!("{message}{from}")
     } else {

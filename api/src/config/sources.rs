@@ -74,7 +74,9 @@ impl Sources {
         });
         figment = figment.merge(Pairs::new(ENVIRONMENT, environment, &defaults));
         figment = figment.merge(Pairs::new(FLAGS, self.flags.iter().cloned(), &defaults));
-        Ok(figment.extract()?)
+        figment
+            .extract()
+            .map_err(|error| ConfigError::of_key(&error, &self.environment))
     }
 }
 

@@ -145,6 +145,11 @@ fn what_is_wrong_is_told_in_one_line_that_names_key_and_source() {
         told.ends_with("(environment variable SETPOINT_HTTP__LISEN)"),
         "{told}"
     );
+    let told = error(&environment(&[("SETPOINT_HTP__LISTEN", "x")]));
+    assert!(
+        told.ends_with("(environment variable SETPOINT_HTP__LISTEN)"),
+        "{told}"
+    );
     let told = error(&Sources::default().with("http.x", "1"));
     assert!(told.ends_with("(on the command line)"), "{told}");
 }

@@ -18,7 +18,7 @@ use crate::app;
 pub struct Problem {
     /// Always `about:blank`: `code` tells programs what happened.
     #[serde(rename = "type")]
-    pub kind: Kind,
+    pub kind: ProblemType,
     /// The status in words.
     pub title: &'static str,
     /// The HTTP status.
@@ -41,7 +41,7 @@ pub struct Problem {
 
 /// The type of a problem (RFC 9457, section 4.2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-pub enum Kind {
+pub enum ProblemType {
     /// No more is known by the type than by the status.
     #[serde(rename = "about:blank")]
     Blank,
@@ -51,7 +51,7 @@ impl Problem {
     /// A problem with this status, code and sentence.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self {
-            kind: Kind::Blank,
+            kind: ProblemType::Blank,
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             code,

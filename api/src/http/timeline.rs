@@ -16,6 +16,7 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
 
 /// Something that happened to a device.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
+#[schema(as = TimelineItem)]
 struct Item {
     /// When.
     at: DateTime<Utc>,
