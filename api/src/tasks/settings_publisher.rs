@@ -10,6 +10,7 @@ use serde::Serialize;
 use setpoint_broker::{Outgoing, QoS, ShuttingDown};
 use setpoint_model::{Channel, DeviceId, Topic, settings::Document};
 use setpoint_store::settings::DueSettings;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -57,10 +58,11 @@ pub async fn restore(app: &App) -> Result<usize, Error> {
     Ok(restored)
 }
 
-/// Publishes what is due until `stop`: on a hint, and `every` so often without one. `pulse` beats each round.
+/// Publishes what is due until `stop`: on a hint, and `every` so often whatever the hints. `pulse` beats each round.
 pub async fn run(app: App, every: Duration, pulse: Pulse, stop: CancellationToken) {
     // What the server before this one left unpublished.
     let mut look = Look::Everywhere;
+    let mut looked_everywhere = Instant::now();
     loop {
         let round = async {
             if let Err(error) = publish(&app, &look).await {
@@ -73,14 +75,20 @@ pub async fn run(app: App, every: Duration, pulse: Pulse, stop: CancellationToke
                 tokio::time::sleep(PAUSE).await;
             }
             pulse.beat();
-            match tokio::time::timeout(every, app.hints.settings.next()).await {
-                Ok(look) => look,
-                Err(_) => Look::Everywhere,
+            let deadline = looked_everywhere + every;
+            if deadline <= Instant::now() {
+                return Look::Everywhere;
             }
+            tokio::time::timeout_at(deadline, app.hints.settings.next())
+                .await
+                .unwrap_or(Look::Everywhere)
         };
         match stop.run_until_cancelled(round).await {
             Some(next) => look = next,
             None => return,
+        }
+        if look == Look::Everywhere {
+            looked_everywhere = Instant::now();
         }
     }
 }

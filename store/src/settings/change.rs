@@ -200,40 +200,11 @@ impl LockedSettings {
         Ok(())
     }
 
-    /// Writes what acknowledgements said: `reported` once per device, `versions` once per device and version,
-    /// `events` as they are to stand in the timelines.
+    /// Writes what acknowledgements said: `reported` once per device, `versions` once per device and version.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn write_acks(
-        &mut self,
-        reported: &[Reported],
-        versions: &[AckedVersion],
-        events: &[(DeviceId, DateTime<Utc>, Facts)],
-    ) -> Result<()> {
-        if !reported.is_empty() {
-            self.write_reported(reported, versions).await?;
-        }
-        if !events.is_empty() {
-            let ids: Vec<i64> = events.iter().map(|(device, _, _)| device.0).collect();
-            let times: Vec<DateTime<Utc>> = events.iter().map(|(_, at, _)| *at).collect();
-            let kinds: Vec<&str> = events.iter().map(|(_, _, facts)| facts.kind().as_str()).collect();
-            let data: Vec<Value> = events.iter().map(|(_, _, facts)| facts.to_json()).collect();
-            sqlx::query!(
-                "INSERT INTO device_events (device_id, at, kind, data)
-                 SELECT * FROM unnest($1::bigint[], $2::timestamptz[], $3::text[], $4::jsonb[])",
-                &ids,
-                &times,
-                &kinds as &[&str],
-                &data,
-            )
-            .execute(&mut *self.transaction)
-            .await?;
-        }
-        Ok(())
-    }
-
-    async fn write_reported(&mut self, reported: &[Reported], versions: &[AckedVersion]) -> Result<()> {
+    pub async fn write_acks(&mut self, reported: &[Reported], versions: &[AckedVersion]) -> Result<()> {
         let ids: Vec<i64> = reported.iter().map(|r| r.device_id.0).collect();
         let numbers: Vec<i64> = reported.iter().map(|r| r.version).collect();
         let settings: Vec<Json<&Document>> = reported.iter().map(|r| Json(&r.settings)).collect();

@@ -7,7 +7,6 @@ use setpoint_model::{
     credential::SecretHash,
     device::NewDevice,
     settings::{Document, Source, Status, ack::Errors, diff::diff},
-    timeline::Facts,
 };
 
 use super::*;
@@ -296,8 +295,7 @@ async fn acknowledgements_are_kept_with_their_version() {
             outcome,
             at: at(time),
         };
-        let event = (a, at(time), Facts::SettingsApplied { version });
-        locked.write_acks(&[reported], &[acked], &[event]).await.unwrap();
+        locked.write_acks(&[reported], &[acked]).await.unwrap();
         locked.commit().await.unwrap();
         store.settings_version(a, version).await.unwrap().unwrap()
     };

@@ -65,7 +65,7 @@ struct Working {
 #[derive(Default)]
 struct Writes {
     versions: HashMap<(DeviceId, i64), AckedVersion>,
-    events: Vec<(DeviceId, DateTime<Utc>, Facts)>,
+    entries: Vec<Entry>,
 }
 
 impl App {
@@ -124,8 +124,12 @@ impl App {
             return Ok(verdicts);
         }
         let versions: Vec<AckedVersion> = writes.versions.into_values().collect();
-        locked.write_acks(&reported, &versions, &writes.events).await?;
+        locked.write_acks(&reported, &versions).await?;
         locked.commit().await?;
+        writes
+            .entries
+            .into_iter()
+            .for_each(|entry| self.timeline.record(entry));
         Ok(verdicts)
     }
 
@@ -231,7 +235,10 @@ impl Working {
             at,
         };
         writes.add(acked);
-        writes.events.extend(facts.map(|facts| (device_id, at, facts)));
+        let serial = settings.serial.clone();
+        writes
+            .entries
+            .extend(facts.map(|facts| Entry { serial, at, facts }));
         settings.status = status;
         settings.reported = Some(running);
         settings.reported_version = Some(version);
