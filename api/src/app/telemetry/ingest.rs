@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use prometheus_client::{metrics::gauge::Gauge, registry::Registry};
+use prometheus_client::registry::Registry;
 use setpoint_broker::{Ack, Outcome};
 use setpoint_model::{
     Clock, Serial,
@@ -14,11 +14,12 @@ use setpoint_model::{
     timeline::{Entry, Facts},
 };
 use setpoint_store::{Error as StoreError, Store, telemetry::Rows};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
     catalog::{Catalog, Device, MAX_METRIC_NAMES},
     metrics::Metrics,
+    queue::{Batch, NotStored, Receipt, Room},
 };
 use crate::{app::Timeline, config};
 
@@ -47,73 +48,6 @@ struct Shared {
     space: Arc<Semaphore>,
     max_queue: u32,
     metrics: Metrics,
-}
-
-/// The rows of one payload, and who waits for them to be committed.
-pub struct Batch {
-    /// The rows.
-    pub rows: Rows,
-    /// Who waits.
-    pub receipt: Receipt,
-    /// Its room in the queue.
-    _room: Room,
-}
-
-/// Room for a batch in the queue, free again when it is dropped.
-struct Room {
-    _permit: OwnedSemaphorePermit,
-    rows: i64,
-    queued: Gauge,
-}
-
-impl Room {
-    fn new(permit: OwnedSemaphorePermit, rows: usize, queued: &Gauge) -> Self {
-        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
-        queued.inc_by(rows);
-        Self {
-            _permit: permit,
-            rows,
-            queued: queued.clone(),
-        }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.queued.dec_by(self.rows);
-    }
-}
-
-/// Who waits for a commit. Dropping it without a word leaves the payload unacknowledged.
-pub enum Receipt {
-    /// An MQTT client, with what it is told once the rows are safe.
-    Mqtt(Ack, Outcome),
-    /// A request.
-    Http(oneshot::Sender<Result<(), NotStored>>),
-}
-
-/// The database refuses these rows for good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the samples could not be stored")]
-pub struct NotStored;
-
-impl Receipt {
-    /// The rows are committed.
-    pub fn stored(self) {
-        match self {
-            Self::Mqtt(ack, outcome) => ack.complete(outcome),
-            // A request that was given up needs no answer.
-            Self::Http(waiting) => drop(waiting.send(Ok(()))),
-        }
-    }
-
-    /// The rows can never be committed.
-    pub fn refused(self) {
-        match self {
-            Self::Mqtt(ack, _) => ack.complete(Outcome::Invalid(NotStored.to_string())),
-            Self::Http(waiting) => drop(waiting.send(Err(NotStored))),
-        }
-    }
 }
 
 /// What became of a payload, as far as its sender is concerned.
@@ -409,11 +343,7 @@ impl Ingest {
         let room = Room::new(permit, rows.len(), &shared.metrics.queued);
         shared
             .queue
-            .send(Batch {
-                rows,
-                receipt,
-                _room: room,
-            })
+            .send(Batch::new(rows, receipt, room))
             .await
             .map_err(|_| IngestError::Stopping)
     }

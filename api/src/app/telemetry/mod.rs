@@ -3,6 +3,7 @@
 mod catalog;
 mod ingest;
 mod metrics;
+mod queue;
 
 use chrono::{DateTime, Utc};
 use setpoint_model::{
@@ -13,8 +14,9 @@ use setpoint_store::telemetry::{History, Latest, Position, Reading};
 
 use super::{Actor, App, Error, Principal};
 
-pub use ingest::{Batch, Ingest, IngestError, NotStored, Receipt, Report};
+pub use ingest::{Ingest, IngestError, Report};
 pub use metrics::Metrics;
+pub use queue::{Batch, NotStored, Receipt};
 
 /// Which part of a device's history is wanted.
 #[derive(Debug, Clone)]

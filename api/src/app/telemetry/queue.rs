@@ -1,0 +1,83 @@
+//! What waits for a commit, and who waits for it.
+
+use prometheus_client::metrics::gauge::Gauge;
+use setpoint_broker::{Ack, Outcome};
+use setpoint_store::telemetry::Rows;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+/// The rows of one payload, and who waits for them to be committed.
+pub struct Batch {
+    /// The rows.
+    pub rows: Rows,
+    /// Who waits.
+    pub receipt: Receipt,
+    /// Its room in the queue.
+    _room: Room,
+}
+
+impl Batch {
+    pub(super) fn new(rows: Rows, receipt: Receipt, room: Room) -> Self {
+        Self {
+            rows,
+            receipt,
+            _room: room,
+        }
+    }
+}
+
+/// Room for a batch in the queue, free again when it is dropped.
+pub(super) struct Room {
+    _permit: OwnedSemaphorePermit,
+    rows: i64,
+    queued: Gauge,
+}
+
+impl Room {
+    pub(super) fn new(permit: OwnedSemaphorePermit, rows: usize, queued: &Gauge) -> Self {
+        let rows = i64::try_from(rows).unwrap_or(i64::MAX);
+        queued.inc_by(rows);
+        Self {
+            _permit: permit,
+            rows,
+            queued: queued.clone(),
+        }
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.queued.dec_by(self.rows);
+    }
+}
+
+/// Who waits for a commit. Dropping it without a word leaves the payload unacknowledged.
+pub enum Receipt {
+    /// An MQTT client, with what it is told once the rows are safe.
+    Mqtt(Ack, Outcome),
+    /// A request.
+    Http(oneshot::Sender<Result<(), NotStored>>),
+}
+
+/// The database refuses these rows for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the samples could not be stored")]
+pub struct NotStored;
+
+impl Receipt {
+    /// The rows are committed.
+    pub fn stored(self) {
+        match self {
+            Self::Mqtt(ack, outcome) => ack.complete(outcome),
+            // A request that was given up needs no answer.
+            Self::Http(waiting) => drop(waiting.send(Ok(()))),
+        }
+    }
+
+    /// The rows can never be committed.
+    pub fn refused(self) {
+        match self {
+            Self::Mqtt(ack, _) => ack.complete(Outcome::Invalid(NotStored.to_string())),
+            Self::Http(waiting) => drop(waiting.send(Err(NotStored))),
+        }
+    }
+}
