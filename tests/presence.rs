@@ -98,17 +98,22 @@ async fn each_end_has_its_reason() {
     let device = server.device("HOME-1").await;
     let mut watcher = watch(&server).await;
 
-    let login = device.login();
     let mut socket = server.socket().await;
-    socket
-        .send(&connect_packet(&login.username, &login.password))
-        .await;
-    assert_eq!(socket.read::<4>().await, [0x20, 2, 0, 0]);
+    socket.sign_in(&device, 60).await;
     told(&mut watcher, true).await;
     // A reserved packet type.
     socket.send("f000").await;
     socket.until_closed().await;
     assert_eq!(told(&mut watcher, false).await.json()["reason"], "protocol_error");
+
+    let mut silent = server.socket().await;
+    silent.sign_in(&device, 1).await;
+    told(&mut watcher, true).await;
+    silent.until_closed().await;
+    assert_eq!(
+        told(&mut watcher, false).await.json()["reason"],
+        "keep_alive_timeout"
+    );
 
     let mut session = device.mqtt_v5().await;
     told(&mut watcher, true).await;
@@ -119,26 +124,6 @@ async fn each_end_has_its_reason() {
         "credential_revoked"
     );
     rest_says(&device, false, "credential_revoked".into()).await;
-}
-
-/// CONNECT of MQTT 3.1.1 in hex: clean session, keep-alive 60, the client id being the username.
-fn connect_packet(username: &str, password: &str) -> String {
-    let mut body = b"\x00\x04MQTT\x04\xc2\x00\x3c".to_vec();
-    for text in [username, username, password] {
-        body.extend(u16::try_from(text.len()).unwrap().to_be_bytes());
-        body.extend(text.as_bytes());
-    }
-    let mut packet = vec![0x10];
-    let length = body.len();
-    assert!(length < 16_384);
-    if length < 128 {
-        packet.push(u8::try_from(length).unwrap());
-    } else {
-        packet.push(u8::try_from(length % 128).unwrap() | 0x80);
-        packet.push(u8::try_from(length / 128).unwrap());
-    }
-    packet.extend(body);
-    packet.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use device_sim::{
     Device as Simulated, DeviceOptions, Endpoint, Fleet, FleetOptions, Registrar, Rest, Token,
     device::{MqttVersion, Session},
+    endpoint::TlsFiles,
 };
 use serde_json::json;
 use setpoint_tests::{Device, Harness, WAIT, eventually};
@@ -44,6 +45,33 @@ async fn a_change_is_applied_and_synced() {
         eventually!(device.key_state("privacyMode").await == "synced");
         simulated.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_device_behind_a_firewall_comes_by_websocket() {
+    let server = Harness::start().await;
+    let device = server.device("HOME-1").await;
+    let url = format!("{}/mqtt", server.api().server().replace("http://", "ws://"));
+    let endpoint = Endpoint::new(url.parse().unwrap(), &TlsFiles::default()).unwrap();
+    for version in [MqttVersion::V3, MqttVersion::V5] {
+        let options = DeviceOptions {
+            version,
+            endpoint: endpoint.clone(),
+            ..options(&device)
+        };
+        let simulated = Simulated::start(options, &TaskTracker::new());
+        simulated.ready(WAIT).await.unwrap();
+        let label = format!("{version:?}");
+        let number = device.change(json!({"label": label})).await;
+        simulated
+            .applied(u64::try_from(number).unwrap(), WAIT)
+            .await
+            .unwrap();
+        eventually!(device.key_state("label").await == "synced");
+        simulated.stop().await;
+    }
+    let connected = device.timeline("connected").await;
+    assert!(connected[0].to_string().contains("websocket"), "{connected:?}");
 }
 
 #[tokio::test]

@@ -98,14 +98,16 @@ struct ListQuery {
 async fn create(
     State(app): State<App>,
     actor: Actor,
-    Json(new): Json<NewToken>,
+    body: Result<Json<NewToken>, Problem>,
 ) -> Result<(StatusCode, Json<Made>), Problem> {
+    // Who may not is told so, whatever the body.
+    actor.require(Scope::Admin)?;
+    let Json(new) = body?;
     let scopes = new.scopes.iter().map(|scope| scope.parse::<Scope>());
     let scopes = scopes.collect::<Result<Vec<_>, _>>().map_err(|error| {
         let known: Vec<_> = Scope::ALL.iter().map(|scope| scope.as_str()).collect();
         Error::invalid("scopes", format!("{error}; known: {}", known.join(", ")))
     });
-    actor.require(Scope::Admin)?;
     let new = tokens::NewToken {
         name: new.name,
         scopes: scopes?,

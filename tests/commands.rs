@@ -1,0 +1,103 @@
+//! The commands of the program beside `serve`.
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use setpoint_tests::{Child, Options, Version, harness::operator_login};
+
+use crate::PROGRAM;
+
+fn command(arguments: &[&str]) -> Options {
+    let options = Options::new(PROGRAM).env("SETPOINT_LOG__LEVEL", "error");
+    arguments
+        .iter()
+        .fold(options, |options, argument| options.arg(argument))
+}
+
+/// Runs a command on the server's data directory: what it printed.
+async fn run(child: &Child, arguments: &[&str]) -> String {
+    let (status, stdout, stderr) = command(arguments).spawn(&child.data()).ended().await;
+    assert!(status.success(), "{arguments:?}: {stderr:?}");
+    stdout.join("\n")
+}
+
+#[tokio::test]
+async fn openapi_prints_the_document_that_is_served() {
+    let child = Options::new(PROGRAM).start().await;
+    let printed: Value = serde_json::from_str(&run(&child, &["openapi"]).await).unwrap();
+    let served = child
+        .api
+        .anonymous()
+        .root(reqwest::Method::GET, "/openapi.json")
+        .await
+        .expect(200);
+    assert_eq!(printed, served);
+}
+
+#[tokio::test]
+async fn a_token_can_be_added_while_the_server_runs_and_while_it_does_not() {
+    let mut child = Options::new(PROGRAM).start().await;
+    child.device("HOME-1").await;
+    let add = ["token", "add", "ci", "--scope", "devices:read", "--scope", "mqtt"];
+    let running = run(&child, &add).await;
+    assert!(
+        running.starts_with("spt_") && !running.contains('\n'),
+        "the token alone, for a script: {running:?}"
+    );
+    child
+        .api
+        .with_token(&running)
+        .get("/devices/HOME-1")
+        .await
+        .expect(200);
+    child
+        .api
+        .with_token(&running)
+        .delete("/devices/HOME-1")
+        .await
+        .problem(403, "forbidden");
+    let login = operator_login(&running, "ops");
+    setpoint_tests::harness::mqtt::Connect::new(child.mqtt_port, Version::V5, login)
+        .connect()
+        .await;
+
+    assert!(child.stop(Signal::SIGTERM).await.success());
+    let stopped = run(&child, &add).await;
+    child.start_again().await;
+    for token in [&running, &stopped] {
+        child
+            .api
+            .with_token(token)
+            .get("/devices/HOME-1")
+            .await
+            .expect(200);
+    }
+    let (status, _, stderr) = command(&["token", "add", "x", "--scope", "everything"])
+        .spawn(&child.data())
+        .ended()
+        .await;
+    assert!(!status.success());
+    assert!(stderr.concat().contains("everything"), "{stderr:?}");
+}
+
+#[tokio::test]
+async fn migrate_ends_when_it_is_done() {
+    let child = Options::new(PROGRAM).start().await;
+    run(&child, &["migrate"]).await;
+    child.api.get("/devices").await.expect(200);
+}
+
+#[tokio::test]
+async fn every_command_explains_itself_with_an_example() {
+    let home = tempfile::tempdir().unwrap();
+    for name in ["serve", "migrate", "user", "token", "openapi", "doctor"] {
+        let (status, stdout, _) = command(&[name, "--help"]).spawn(home.path()).ended().await;
+        assert!(status.success(), "{name}");
+        let help = stdout.join("\n");
+        assert!(
+            help.contains("Example") && help.contains(&format!("setpoint {name}")),
+            "{name}:\n{help}"
+        );
+    }
+    let (status, _, stderr) = command(&["dance"]).spawn(home.path()).ended().await;
+    assert_eq!(status.code(), Some(2), "{stderr:?}");
+}
