@@ -21,6 +21,9 @@ pub struct Http {
     /// The longest a client may take to send a request's headers.
     #[serde(deserialize_with = "units::duration")]
     pub header_timeout: Duration,
+    /// How long an answer may wait for a client that doesn't read it.
+    #[serde(deserialize_with = "units::duration")]
+    pub write_timeout: Duration,
     /// Connections at once.
     pub max_connections: usize,
 }
@@ -36,6 +39,9 @@ impl Http {
         }
         if self.header_timeout.is_zero() {
             return Err(Invalid::new("http.header_timeout", "more than 0s"));
+        }
+        if self.write_timeout.is_zero() {
+            return Err(Invalid::new("http.write_timeout", "more than 0s"));
         }
         Ok(())
     }

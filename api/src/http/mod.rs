@@ -17,6 +17,7 @@ mod problem;
 mod request_id;
 mod serve;
 mod settings;
+mod stall;
 mod telemetry;
 mod timeline;
 mod tokens;

@@ -12,10 +12,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use super::stall::Impatient;
 use crate::{config::Http, lifecycle::Tasks};
 
 /// How long to wait when the system has no more sockets to give.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The largest head of a request, and the most that is read ahead of a body, in bytes.
+const MAX_BUFFER: usize = 64 * 1024;
 
 /// Serves `router` to the connections of `listener`, each a task among `connections`, until those are told to end;
 /// then requests in hand are finished and no more are taken.
@@ -38,8 +42,7 @@ pub async fn serve(listener: TcpListener, router: Router, limits: Http, connecti
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection =
-                    connection(stream, peer, router.clone(), limits.header_timeout, stop.clone());
+                let connection = connection(stream, peer, router.clone(), limits.clone(), stop.clone());
                 connections.short("http connection", async move {
                     connection.await;
                     drop(place);
@@ -58,7 +61,7 @@ async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     router: Router,
-    header_timeout: Duration,
+    limits: Http,
     stop: CancellationToken,
 ) {
     // A failure costs some latency at worst.
@@ -69,8 +72,12 @@ async fn connection(
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .serve_connection(TokioIo::new(stream), service)
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(MAX_BUFFER)
+        .serve_connection(
+            TokioIo::new(Impatient::new(stream, limits.write_timeout)),
+            service,
+        )
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
