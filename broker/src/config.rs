@@ -41,10 +41,11 @@ pub struct Config {
     /// QoS 1 and 2 messages on their way to one client without its acknowledgement, if the client doesn't ask for
     /// fewer.
     pub max_in_flight: u16,
-    /// Topic aliases a client may set [MQTT-3.2.2.3.8].
+    /// Topic aliases a client may set [MQTT-3.2.2.3.8], and the most it is sent if it allows more.
     pub topic_alias_maximum: u16,
 
-    /// The longest keep-alive in seconds; an MQTT 5 client that asks for more is told this one.
+    /// The longest keep-alive in seconds; an MQTT 5 client that asks for more is told this one. It bounds how long
+    /// a device that vanished still counts as online; for devices that sleep between their words, raise it.
     pub max_keep_alive: u16,
     /// What an MQTT 5 client that asks for no keep-alive is told to use, in seconds; `None` lets it.
     pub keep_alive_for_none: Option<u16>,
@@ -106,7 +107,7 @@ impl Default for Config {
             receive_maximum: 64,
             max_in_flight: 100,
             topic_alias_maximum: 16,
-            max_keep_alive: 3_600,
+            max_keep_alive: 60,
             keep_alive_for_none: Some(1_800),
             max_session_expiry: Duration::from_secs(7 * 86_400),
             v3_session_expiry: Duration::from_secs(86_400),

@@ -179,3 +179,35 @@ async fn a_request_finds_its_answer() {
         "334"
     );
 }
+
+#[tokio::test]
+async fn a_client_that_allows_aliases_is_sent_them() {
+    let server = Server::start().await;
+    let mut watcher = server.v5().await;
+    watcher
+        .welcome(v5::Connect {
+            topic_alias_max: 2,
+            ..operator5("watch")
+        })
+        .await;
+    watcher.subscribe("devices/#", QoS::AtMostOnce).await;
+    let mut speaks = server.operator5("speaks").await;
+    for (name, topic, alias) in [
+        ("A", "devices/A/telemetry", Some(1)),
+        ("A", "", Some(1)),
+        ("B", "devices/B/telemetry", Some(2)),
+        ("C", "devices/C/telemetry", None),
+        ("B", "", Some(2)),
+        ("C", "devices/C/telemetry", None),
+    ] {
+        speaks
+            .publish(&format!("devices/{name}/telemetry"), "1", QoS::AtMostOnce, 0)
+            .await;
+        let message = watcher.message().await;
+        assert_eq!(&*message.topic, topic);
+        assert_eq!(
+            message.properties.unwrap().topic_alias.map(NonZeroU16::get),
+            alias
+        );
+    }
+}

@@ -139,10 +139,8 @@ async fn an_invalid_payload_is_told_in_5_0_and_acknowledged_in_3_1_1() {
     let ack = v5
         .publish_acked(publish("devices/A/telemetry", "bad", QoS::AtLeastOnce, 1))
         .await;
-    assert_eq!(
-        (u8::from(ack.reason_code), ack.reason_string.as_deref()),
-        (0x99, Some("it is bad"))
-    );
+    // The suite of Eclipse Paho can't read an acknowledgement with properties.
+    assert_eq!((u8::from(ack.reason_code), ack.reason_string), (0x99, None));
     // Whoever debugs wants to see it.
     assert_eq!(watcher.message().await.payload, "bad".as_bytes());
     v5.publish("devices/A/telemetry", "bad", QoS::ExactlyOnce, 2)
@@ -151,17 +149,6 @@ async fn an_invalid_payload_is_told_in_5_0_and_acknowledged_in_3_1_1() {
         panic!()
     };
     assert_eq!(u8::from(ack.reason_code), 0x99);
-
-    let mut terse = server.v5().await;
-    let connect = v5::Connect {
-        request_problem_info: false,
-        ..crate::support::connect5("B")
-    };
-    terse.welcome(connect).await;
-    let ack = terse
-        .publish_acked(publish("devices/B/telemetry", "bad", QoS::AtLeastOnce, 1))
-        .await;
-    assert_eq!((u8::from(ack.reason_code), ack.reason_string), (0x99, None));
 
     let mut v3 = server.device3("C").await;
     v3.publish("devices/C/telemetry", "bad", QoS::AtLeastOnce, 1)

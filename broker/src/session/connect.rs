@@ -45,6 +45,8 @@ pub(crate) struct Welcome {
     pub(crate) window: u16,
     /// The largest packet the client takes, in bytes; 0: any.
     pub(crate) max_packet: u32,
+    /// How many topic aliases the client takes.
+    pub(crate) aliases: u16,
     pub(crate) will: Option<Box<Will>>,
 }
 
@@ -139,6 +141,7 @@ where
                     .map_or(u16::MAX, |max| max.get())
                     .min(core.config.max_in_flight),
                 max_packet: connect.max_packet_size.map_or(0, |max| max.get()),
+                aliases: connect.topic_alias_max,
                 will: admitted.will,
             })
         }

@@ -7,6 +7,7 @@
 use std::{
     future::Future,
     mem::MaybeUninit,
+    num::NonZeroU16,
     panic::AssertUnwindSafe,
     pin::Pin,
     sync::{Arc, atomic::Ordering},
@@ -124,7 +125,11 @@ pub(super) struct Connection<'a, S> {
     timer: Option<Pin<Box<Sleep>>>,
     rate: Rate,
     paused: Option<Instant>,
+    /// The topics behind the aliases that the client set.
     pub(super) aliases: Vec<ByteString>,
+    /// The topics behind the aliases that the client was told.
+    told_aliases: Vec<ByteString>,
+    max_told_aliases: usize,
     pub(super) denied: Vec<Instant>,
     pub(super) will: Option<Box<super::will::Will>>,
 }
@@ -141,6 +146,7 @@ where
             output,
             window,
             max_packet,
+            aliases,
             will,
         } = welcome;
         let now = Instant::now();
@@ -162,6 +168,8 @@ where
             rate: Rate::new(allowance(core), now),
             paused: None,
             aliases: Vec::new(),
+            told_aliases: Vec::new(),
+            max_told_aliases: usize::from(aliases.min(core.config.topic_alias_maximum)),
             denied: Vec::new(),
             will,
             live,
@@ -350,19 +358,14 @@ where
     }
 
     /// Encodes one message; `false` if it is larger than the client takes.
-    fn send(
-        &mut self,
-        delivery: Delivery,
-        packet_id: Option<std::num::NonZeroU16>,
-        dup: bool,
-        now: Instant,
-    ) -> bool {
+    fn send(&mut self, delivery: Delivery, packet_id: Option<NonZeroU16>, dup: bool, now: Instant) -> bool {
         let Delivery {
             message,
             qos,
             retain,
             ids,
         } = delivery;
+        let alias = self.alias(&message.name);
         let properties = (self.wire.version() == Version::V5).then(|| {
             let mut properties = message
                 .properties
@@ -371,13 +374,19 @@ where
                 .unwrap_or_else(PublishProperties::default);
             properties.subscription_ids = ids;
             properties.message_expiry_interval = message.remaining_expiry(now);
+            properties.topic_alias = alias.map(|(alias, _)| alias);
             properties
         });
+        let known = alias.is_some_and(|(_, known)| known);
         let publish = Publish {
             dup: dup && qos != QoS::AtMostOnce,
             retain,
             qos,
-            topic: message.name.clone(),
+            topic: if known {
+                ByteString::new()
+            } else {
+                message.name.clone()
+            },
             packet_id,
             payload: message.payload.clone(),
             properties,
@@ -388,12 +397,26 @@ where
             &mut self.output,
         );
         if sent {
+            if alias.is_some() && !known {
+                // A copy, so that it does not pin the packet it came in.
+                self.told_aliases.push(ByteString::from(&*message.name));
+            }
             self.core
                 .metrics
                 .sent(message.topic.channel, message.payload.len());
             self.live.traffic.messages_out.fetch_add(1, Ordering::Relaxed);
         }
         sent
+    }
+
+    /// The alias of a topic, and whether the client was told already; the first topics have one, as many as the
+    /// client allows [MQTT-3.1.2-26].
+    fn alias(&self, name: &ByteString) -> Option<(NonZeroU16, bool)> {
+        let index = self.told_aliases.iter().position(|told| told == name);
+        let next = self.told_aliases.len();
+        let index = index.or((next < self.max_told_aliases).then_some(next))?;
+        let alias = u16::try_from(index + 1).ok().and_then(NonZeroU16::new)?;
+        Some((alias, index < next))
     }
 
     fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {

@@ -258,8 +258,8 @@ where
             }
             let packet = match kind {
                 Kind::None => continue,
-                Kind::Ack(id) => Packet::PublishAck(verdict(id, answer)),
-                Kind::Received(id) => Packet::PublishReceived(verdict(id, answer)),
+                Kind::Ack(id) => Packet::PublishAck(verdict(id, &answer)),
+                Kind::Received(id) => Packet::PublishReceived(verdict(id, &answer)),
             };
             self.core.metrics.acknowledged(since.elapsed());
             self.answer(packet);
@@ -369,19 +369,20 @@ where
 }
 
 /// PUBACK or PUBREC for what became of a message.
-fn verdict(packet_id: NonZeroU16, answer: Answer) -> PublishAck {
-    let (reason_code, reason_string) = match answer {
-        Answer::Outcome(Outcome::Accepted) => (PublishAckReason::Success, None),
-        Answer::Outcome(Outcome::Invalid(text)) => {
-            (PublishAckReason::PayloadFormatInvalid, Some(text.into()))
-        }
-        Answer::Denied => (PublishAckReason::NotAuthorized, None),
-        Answer::Lost => (PublishAckReason::UnspecifiedError, None),
+///
+/// No reason string: there are clients that take an acknowledgement with properties for malformed (those of the
+/// Eclipse Paho interoperability suite among them). The sentence stands in the device's timeline.
+fn verdict(packet_id: NonZeroU16, answer: &Answer) -> PublishAck {
+    let reason_code = match answer {
+        Answer::Outcome(Outcome::Accepted) => PublishAckReason::Success,
+        Answer::Outcome(Outcome::Invalid(_)) => PublishAckReason::PayloadFormatInvalid,
+        Answer::Denied => PublishAckReason::NotAuthorized,
+        Answer::Lost => PublishAckReason::UnspecifiedError,
     };
     PublishAck {
         packet_id,
         reason_code,
         properties: Vec::new(),
-        reason_string,
+        reason_string: None,
     }
 }

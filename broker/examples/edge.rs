@@ -1,0 +1,69 @@
+//! The edge alone, with a backend that lets everyone in and accepts everything: for conformance suites and load
+//! generators. `cargo run -p setpoint-broker --example edge -- 127.0.0.1:1884`
+//!
+//! A client with a user name other than `token` is the device of that name; every other one is an operator.
+#![expect(clippy::print_stderr, reason = "a program for the terminal")]
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use prometheus_client::registry::Registry;
+use setpoint_broker::{
+    Ack, Authenticated, Backend, Broker, Config, Inbound, Login, Outcome, Refusal, SessionEvent,
+    transport::Acceptor,
+};
+use setpoint_model::{Identity, SystemClock, Topic};
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+struct Open;
+
+impl Backend for Open {
+    fn authenticate(&self, login: Login) -> BoxFuture<'_, Result<Authenticated, Refusal>> {
+        let identity = match login.username.as_deref() {
+            None | Some("token") => Ok(Identity::Operator {
+                token: Uuid::nil(),
+                name: "anyone".to_owned(),
+            }),
+            Some(serial) => serial
+                .parse()
+                .map(Identity::Device)
+                .map_err(|_| Refusal::NotAuthorized),
+        };
+        async move { identity.map(|identity| Authenticated { identity, epoch: 0 }) }.boxed()
+    }
+
+    fn is_current(&self, _: &Authenticated) -> bool {
+        true
+    }
+
+    fn inbound(&self, _: Inbound, ack: Ack) -> BoxFuture<'_, ()> {
+        ack.complete(Outcome::Accepted);
+        std::future::ready(()).boxed()
+    }
+
+    fn delivered(&self, _: &Topic, _: u64) {}
+
+    fn event(&self, _: SessionEvent) {}
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listen = std::env::args()
+        .nth(1)
+        .unwrap_or_else(|| "127.0.0.1:0".to_owned());
+    let config = Config {
+        max_messages_per_second: 1_000_000,
+        max_bytes_per_second: 1_000_000_000,
+        max_denied_per_minute: 0,
+        ..Config::default()
+    };
+    let broker = Broker::new(config, Arc::new(SystemClock), &mut Registry::default())?;
+    let edge = broker.start(Arc::new(Open));
+    let listener = TcpListener::bind(listen).await?;
+    eprintln!("listening on {}", listener.local_addr()?);
+    edge.serve(listener, Acceptor::plain());
+    tokio::signal::ctrl_c().await?;
+    edge.shutdown(Duration::from_secs(1)).await;
+    Ok(())
+}
