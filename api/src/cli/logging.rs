@@ -6,10 +6,13 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 use crate::config::{Log, LogFormat};
 
+/// What others tell at `info` and is nobody's news: each link of a router, each notice of Postgres.
+const QUIET: &str = "rumqttd=warn,sqlx::postgres::notice=warn";
+
 /// Sends the log to stderr, and panics to the log.
 pub(super) fn start(log: &Log) {
-    // The configuration checked it already. The routers tell every attached link at `info`, which is nobody's news.
-    let filter = EnvFilter::try_new(format!("rumqttd=warn,{}", log.level)).unwrap_or_default();
+    // The configuration checked it already.
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", log.level)).unwrap_or_default();
     let registry = tracing_subscriber::registry().with(filter);
     match log.format {
         LogFormat::Text => {

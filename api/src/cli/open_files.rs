@@ -12,7 +12,7 @@ pub(super) fn allow(wanted: usize) {
     });
     match raised {
         Ok(limit) if limit < u64::try_from(wanted).unwrap_or(u64::MAX) => {
-            tracing::warn!(
+            tracing::info!(
                 limit,
                 wanted,
                 "the system allows fewer open files than mqtt.limits.max_sessions"

@@ -9,7 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use super::Problem;
 use crate::app;
@@ -28,11 +31,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         let Payload(bytes) = Payload::from_request(request, state).await?;
         match axum::Json::from_bytes(&bytes) {
             Ok(axum::Json(value)) => Ok(Self(value)),
-            Err(JsonRejection::JsonDataError(error)) => Err(wrong_field(&error)),
-            Err(JsonRejection::JsonSyntaxError(error)) => {
-                let message = format!("the body is not JSON: {}", innermost(&error));
-                Err(app::Error::Malformed { message }.into())
+            // The parser meets a wrong field before what is no JSON further on.
+            Err(JsonRejection::JsonDataError(error)) => {
+                Err(match serde_json::from_slice::<IgnoredAny>(&bytes) {
+                    Ok(_) => wrong_field(&error),
+                    Err(error) => malformed(&error),
+                })
             }
+            Err(JsonRejection::JsonSyntaxError(error)) => Err(malformed(&error)),
             Err(other) => Err(Problem::of_status(other.status(), other.body_text())),
         }
     }
@@ -94,6 +100,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             Err(other) => Err(Problem::of_status(other.status(), other.body_text())),
         }
     }
+}
+
+/// A body that isn't JSON.
+fn malformed(error: &(dyn std::error::Error + 'static)) -> Problem {
+    app::Error::Malformed {
+        message: format!("the body is not JSON: {}", innermost(error)),
+    }
+    .into()
 }
 
 /// A field of the wrong type, missing or unknown, named as `serde` names it.

@@ -134,6 +134,7 @@ async fn a_body_that_will_not_do_is_told_precisely() {
     for (body, status, code, errors) in [
         ("{", 400, "malformed", None),
         ("", 400, "malformed", None),
+        ("[1", 400, "malformed", None),
         (
             r#"{"size":1}"#,
             422,
