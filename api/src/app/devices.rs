@@ -14,7 +14,7 @@ use setpoint_store::{
     devices::{Device, DeviceFilter, DeviceSort, FirstSettings, Position},
 };
 
-use super::{Actor, App, Error};
+use super::{Actor, App, Error, settings::PUBLISH_PATIENCE};
 
 /// How large a device's description may be as JSON.
 const LIMITS: Limits = Limits {
@@ -49,8 +49,9 @@ impl App {
         let (id, settings_version) = (device.id, device.first_version);
         let first = first_settings(&schema, settings_version, at);
         device.commit(&first, &secret.hash(), &actor.label()).await?;
-        self.hints.settings.device(id.0);
         tracing::info!(serial = %new.serial, by = actor.label(), "device made");
+        let given = self.hints.settings.device(id.0);
+        given.looked_at(PUBLISH_PATIENCE).await;
         let device = Device {
             id,
             serial: new.serial,
@@ -122,7 +123,7 @@ impl App {
         }
         locked.commit().await?;
         if let Some(changed) = &changed {
-            self.settings_changed(changed, Source::Model);
+            self.settings_changed(changed, Source::Model).await;
         }
         self.store.device(serial).await?.ok_or(NOT_FOUND)
     }
@@ -141,6 +142,7 @@ impl App {
         // In this order: the end of a session leaves a presence behind, which goes with the rest.
         self.end_credential(serial).await;
         self.broker.clear_retained(serial);
+        self.settings.unpublished.settled(id, i64::MAX);
         tracing::info!(%serial, by = actor.label(), "device deleted");
         // Made again meanwhile? Then the clearing may have met its first document.
         if let Some(id) = self.store.republish_settings(serial).await? {

@@ -1,5 +1,7 @@
 //! Changing one device's settings: every way leads through [`App::change`].
 
+use std::time::Duration;
+
 use setpoint_model::{
     Scope, Serial,
     settings::{
@@ -14,6 +16,9 @@ use crate::app::{Actor, App, Error, FieldErrors};
 
 /// How often a change that ran into another transaction is tried in all.
 const ATTEMPTS: usize = 3;
+
+/// How long the answer to a change waits for the publisher, which needs it for nothing: a busy one is not waited for.
+pub(in crate::app) const PUBLISH_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What must hold for a change to be made (RFC 9110 section 13.1.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,7 +182,7 @@ impl App {
         } else {
             locked.commit().await?;
         }
-        self.settings_changed(&after, source);
+        self.settings_changed(&after, source).await;
         Ok(after.settings)
     }
 
@@ -251,8 +256,9 @@ impl App {
         })
     }
 
-    /// What follows a committed change.
-    pub(in crate::app) fn settings_changed(&self, changed: &Changed, source: Source) {
+    /// What follows a committed change. Returns once it is published, or after [`PUBLISH_PATIENCE`]: a device that
+    /// comes back after the answer to the change shall find it.
+    pub(in crate::app) async fn settings_changed(&self, changed: &Changed, source: Source) {
         if changed.written == Written::Version {
             let Settings {
                 device_id,
@@ -260,9 +266,10 @@ impl App {
                 version,
                 ..
             } = &changed.settings;
-            self.hints.settings.device(device_id.0);
             self.settings.metrics.changed(source);
             tracing::debug!(%serial, version, source = source.as_str(), "settings changed");
+            let given = self.hints.settings.device(device_id.0);
+            given.looked_at(PUBLISH_PATIENCE).await;
         }
     }
 }

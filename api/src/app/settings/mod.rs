@@ -5,6 +5,7 @@ mod change;
 mod history;
 mod marks;
 mod metrics;
+mod unpublished;
 
 use setpoint_model::{Scope, Serial, settings::Limits};
 use setpoint_store::settings::Settings;
@@ -14,10 +15,12 @@ use super::{Actor, App, Error, models::Schemas};
 use crate::config;
 
 pub use ack::{Acknowledgement, Acknowledgements};
+pub(in crate::app) use change::PUBLISH_PATIENCE;
 pub use change::Precondition;
 pub use history::VersionStory;
 pub use marks::Marks;
 pub use metrics::Metrics;
+pub use unpublished::Unpublished;
 
 /// Acknowledgements that may wait to be settled; beyond it their senders wait.
 const MAX_ACKNOWLEDGEMENTS: usize = 4_096;
@@ -29,6 +32,8 @@ pub struct Engine {
     pub limits: Limits,
     /// Compiled schemas.
     pub schemas: Schemas,
+    /// Versions on their way to MQTT.
+    pub unpublished: Unpublished,
     /// What became of published versions, waiting to be written.
     pub marks: Marks,
     /// Acknowledgements on their way to be settled.
@@ -51,6 +56,7 @@ impl Engine {
                 depth: config.max_depth,
             },
             schemas: Schemas::default(),
+            unpublished: Unpublished::default(),
             marks: Marks::new(metrics.marks_dropped.clone()),
             acknowledgements,
             metrics,
