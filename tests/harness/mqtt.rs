@@ -74,7 +74,6 @@ enum Event {
     Acknowledged {
         packet: u16,
         code: u8,
-        reason: Option<String>,
     },
     Message(Message),
     Ended(End),
@@ -197,19 +196,10 @@ impl Mqtt {
 
     /// Publishes at QoS 1 and waits for its PUBACK: the reason code, 0 in 3.1.1.
     pub async fn publish(&mut self, topic: &str, payload: impl Into<Vec<u8>>) -> u8 {
-        self.publish_for_reason(topic, payload).await.0
-    }
-
-    /// Publishes at QoS 1 and waits for its PUBACK: the reason code and its reason string.
-    pub async fn publish_for_reason(
-        &mut self,
-        topic: &str,
-        payload: impl Into<Vec<u8>>,
-    ) -> (u8, Option<String>) {
         self.send(topic, 1, payload).await;
         let sent = self.sent().await;
         let answer = self.pick(format!("the PUBACK of {topic}"), |event| match event {
-            Event::Acknowledged { packet, code, reason } if *packet == sent => Some((*code, reason.clone())),
+            Event::Acknowledged { packet, code } if *packet == sent => Some(*code),
             _ => None,
         });
         Self::must("PUBACK", answer.await)

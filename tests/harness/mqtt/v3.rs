@@ -54,7 +54,6 @@ fn translate(event: rumqttc::Event) -> Option<Event> {
         Incoming(Packet::PubAck(answer)) => Event::Acknowledged {
             packet: answer.pkid,
             code: 0,
-            reason: None,
         },
         Incoming(Packet::Publish(message)) => Event::Message(Message {
             topic: message.topic,

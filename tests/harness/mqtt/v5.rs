@@ -62,7 +62,6 @@ fn translate(event: rumqttc::v5::Event) -> Option<Event> {
         Incoming(Packet::PubAck(answer)) => Event::Acknowledged {
             packet: answer.pkid,
             code: publish_code(answer.reason),
-            reason: answer.properties.and_then(|properties| properties.reason_string),
         },
         Incoming(Packet::Publish(message)) => Event::Message(Message {
             topic: String::from_utf8_lossy(&message.topic).into_owned(),
