@@ -142,7 +142,6 @@ impl App {
         // In this order: the end of a session leaves a presence behind, which goes with the rest.
         self.end_credential(serial).await;
         self.broker.clear_retained(serial);
-        self.settings.unpublished.settled(id, i64::MAX);
         tracing::info!(%serial, by = actor.label(), "device deleted");
         // Made again meanwhile? Then the clearing may have met its first document.
         if let Some(id) = self.store.republish_settings(serial).await? {

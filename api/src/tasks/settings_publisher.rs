@@ -105,10 +105,8 @@ async fn publish(app: &App, look: &Look) -> Result<(), Interrupted> {
         }
         Look::Everywhere => loop {
             let epoch = app.credentials.epoch();
-            let due = app
-                .store
-                .claim_any_due_settings(i64::try_from(STEP).unwrap_or(i64::MAX))
-                .await?;
+            let limit = i64::try_from(STEP).unwrap_or(i64::MAX);
+            let due = app.store.claim_any_due_settings(limit).await?;
             if due.is_empty() {
                 return Ok(());
             }

@@ -5,7 +5,6 @@ mod change;
 mod history;
 mod marks;
 mod metrics;
-mod unpublished;
 
 use setpoint_model::{Scope, Serial, settings::Limits};
 use setpoint_store::settings::Settings;
@@ -20,7 +19,6 @@ pub use change::Precondition;
 pub use history::VersionStory;
 pub use marks::Marks;
 pub use metrics::Metrics;
-pub use unpublished::Unpublished;
 
 /// Acknowledgements that may wait to be settled; beyond it their senders wait.
 const MAX_ACKNOWLEDGEMENTS: usize = 4_096;
@@ -32,8 +30,6 @@ pub struct Engine {
     pub limits: Limits,
     /// Compiled schemas.
     pub schemas: Schemas,
-    /// Versions on their way to MQTT.
-    pub unpublished: Unpublished,
     /// What became of published versions, waiting to be written.
     pub marks: Marks,
     /// Acknowledgements on their way to be settled.
@@ -56,7 +52,6 @@ impl Engine {
                 depth: config.max_depth,
             },
             schemas: Schemas::default(),
-            unpublished: Unpublished::default(),
             marks: Marks::new(metrics.marks_dropped.clone()),
             acknowledgements,
             metrics,
