@@ -229,6 +229,7 @@ impl App {
     /// Ends what the old credential opened; the change stands in the database already.
     pub(super) async fn end_credential(&self, serial: &Serial) {
         self.credentials.revoke(serial);
+        self.ingest.forget(serial);
         self.broker
             .end_device(serial, DisconnectReason::CredentialRevoked)
             .await;
