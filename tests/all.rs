@@ -25,6 +25,7 @@ mod openapi;
 mod outage;
 mod presence;
 mod problems;
+mod secrecy;
 mod settings;
 mod settings_history;
 mod settings_set;

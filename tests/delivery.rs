@@ -73,6 +73,29 @@ async fn mosquitto_sub_has_it_too_and_hears_each_change() {
 }
 
 #[tokio::test]
+async fn a_watcher_has_every_retained_document() {
+    let server = Harness::start().await;
+    let serials: Vec<String> = (0..300).map(|number| format!("HOME-{number}")).collect();
+    for chunk in serials.chunks(20) {
+        futures_util::future::join_all(chunk.iter().map(|serial| server.device(serial))).await;
+    }
+    for version in VERSIONS {
+        let mut watcher = server
+            .operator(version, server.api().token(), "watcher")
+            .connect()
+            .await;
+        watcher.subscribe(&["devices/+/settings"]).await;
+        let mut seen = std::collections::HashSet::new();
+        while seen.len() < serials.len() {
+            let message = watcher.next_of_any().await;
+            assert!(message.retain);
+            assert!(seen.insert(message.topic.clone()), "{} came twice", message.topic);
+        }
+        watcher.disconnect().await;
+    }
+}
+
+#[tokio::test]
 async fn the_last_of_a_burst_of_changes_arrives_and_none_comes_out_of_order() {
     let server = Harness::start().await;
     let device = server.device("HOME-1").await;

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use futures_util::future::join_all;
+use nix::sys::signal::Signal;
 use serde_json::json;
 use setpoint_tests::{
     Child, Device, Mqtt, Options, Version, eventually,
@@ -122,6 +123,38 @@ async fn a_killed_server_has_every_acknowledged_sample() {
         acknowledged.iter().map(HashSet::len).sum::<usize>() > 400,
         "too little was sent to prove anything"
     );
+}
+
+#[tokio::test]
+async fn a_server_that_is_told_to_stop_finishes_its_work() {
+    let mut child = Options::new(PROGRAM).start().await;
+    let device = child.device("HOME-1").await;
+    for (round, version) in [Version::V3, Version::V5].into_iter().enumerate() {
+        let (told, mut enough) = tokio::sync::watch::channel(0_usize);
+        let session = child.again(&device).mqtt(version).connect().await;
+        let tell = |count: usize| {
+            told.send_replace(count);
+        };
+        let first = u64::try_from(round).unwrap() * 1_000_000;
+        let sending = send_until_broken(session, device.topic("telemetry"), first, tell);
+        let stop = async {
+            let some = enough.wait_for(|count| *count >= 50);
+            within("some acknowledgements", some)
+                .await
+                .expect("a device that sends");
+            child.stop(Signal::SIGTERM).await
+        };
+        let ((acknowledged, _), status) = tokio::join!(sending, stop);
+        assert!(status.success(), "an orderly end under load: {status}");
+        child.start_again().await;
+        let lost = lost(&child, &device, &acknowledged).await;
+        assert!(
+            lost.is_empty(),
+            "{version:?}: {} of {} lost",
+            lost.len(),
+            acknowledged.len()
+        );
+    }
 }
 
 #[tokio::test]

@@ -143,12 +143,18 @@ impl Process {
         let status = within("the process to end", self.child.wait())
             .await
             .expect("its end");
+        let (stdout, stderr) = self.all_output().await;
+        (status, stdout, stderr)
+    }
+
+    /// The lines of stdout and stderr of a process that has ended.
+    async fn all_output(&mut self) -> (Vec<String>, Vec<String>) {
         // The collectors end with the pipes, which the process held alone.
         for lines in [&mut self.stdout, &mut self.stderr] {
             let closed = async { while lines.changed().await.is_ok() {} };
             within("the output to end", closed).await;
         }
-        (status, self.stdout.borrow().clone(), self.stderr.borrow().clone())
+        (self.stdout.borrow().clone(), self.stderr.borrow().clone())
     }
 
     fn signal(&self, signal: Signal) {
@@ -199,6 +205,12 @@ impl Child {
     /// Creates a device.
     pub async fn device(&self, serial: &str) -> Device {
         Device::create(&self.api, self.mqtt_port, serial).await
+    }
+
+    /// Everything that the ended server said, on stdout and stderr.
+    pub async fn output(&mut self) -> String {
+        let (stdout, stderr) = self.process.all_output().await;
+        [stdout, stderr].concat().join("\n")
     }
 
     /// The same device, as it is known after a restart.

@@ -1,0 +1,94 @@
+//! No credential ever reaches the log, at whatever level.
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+use setpoint_tests::{
+    Options, Version,
+    harness::{
+        mqtt::{Connect, VERSIONS},
+        operator_login,
+    },
+};
+
+use crate::PROGRAM;
+
+#[tokio::test]
+async fn the_whole_log_of_a_run_holds_no_credential() {
+    for format in ["text", "json"] {
+        let options = Options::new(PROGRAM)
+            .env("SETPOINT_LOG__LEVEL", "trace")
+            .env("SETPOINT_LOG__FORMAT", format)
+            .env("SETPOINT_ADMIN__PASSWORD", "a-password-of-mine");
+        let mut child = options.start().await;
+        let device = child.device("HOME-1").await;
+        let operator = child.api.scoped(&["mqtt", "devices:read"]).await;
+        operator.get("/devices").await.expect(200);
+        for version in VERSIONS {
+            let mut session = device.mqtt(version).connect().await;
+            session.publish("devices/HOME-1/telemetry", r#"{"t":1}"#).await;
+            session.disconnect().await;
+            device.mqtt(version).password("a-guess-of-mine").refused().await;
+            let login = operator_login(operator.token(), "ops");
+            Connect::new(child.mqtt_port, version, login)
+                .connect()
+                .await
+                .disconnect()
+                .await;
+        }
+        let sample = child.api.anonymous().post("/devices/HOME-1/telemetry");
+        sample
+            .basic("HOME-1", &device.token)
+            .json(&json!({"t": 1}))
+            .await
+            .expect(200);
+        let wrong = child.api.anonymous().post("/devices/HOME-1/telemetry");
+        wrong
+            .basic("HOME-1", "a-guess-of-mine")
+            .json(&json!({"t": 1}))
+            .await
+            .problem(401, "unauthenticated");
+        child
+            .api
+            .with_token("spt_a-guess-of-mine")
+            .get("/devices")
+            .await
+            .problem(401, "unauthenticated");
+        let rotated = child.api.post("/devices/HOME-1/credential").await.json();
+        assert_eq!(device.mqtt(Version::V3).refused().await, 5);
+
+        let secrets = [
+            child.api.token().to_owned(),
+            operator.token().to_owned(),
+            device.token.clone(),
+            rotated["token"].as_str().unwrap().to_owned(),
+            "a-password-of-mine".to_owned(),
+            "a-guess-of-mine".to_owned(),
+        ];
+        assert!(child.stop(Signal::SIGTERM).await.success());
+        let log = child.output().await;
+        assert!(log.len() > 1_000, "a log at trace level, not {} bytes", log.len());
+        for secret in secrets {
+            let line = log.lines().find(|line| line.contains(&secret));
+            assert_eq!(line, None, "{format}: {secret} is in the log");
+            // Basic and CONNECT carry it in other clothes.
+            let bytes = secret
+                .as_bytes()
+                .iter()
+                .map(u8::to_string)
+                .collect::<Vec<_>>()
+                .join(", ");
+            assert!(
+                !log.contains(&bytes),
+                "{format}: {secret} is in the log, byte by byte"
+            );
+        }
+        assert!(
+            !log.contains("Basic "),
+            "{format}: an Authorization header is in the log"
+        );
+        assert!(
+            !log.contains("Bearer s"),
+            "{format}: an Authorization header is in the log"
+        );
+    }
+}
