@@ -33,8 +33,8 @@ pub struct StoredPresence {
 }
 
 impl Store {
-    /// Writes the presence of many devices in one statement; serials without a device are passed over. Each
-    /// serial stands there once.
+    /// Writes the presence of many devices in one statement; serials without a device are passed over, and words from
+    /// before the present device of a serial was made. Each serial stands there once.
     ///
     /// A device that has meanwhile connected to another server stays online.
     ///
@@ -56,7 +56,7 @@ impl Store {
              SELECT d.id, x.online, x.session, x.since, x.last_seen, x.reason, $1
              FROM unnest($2::text[], $3::boolean[], $4::uuid[], $5::timestamptz[], $6::timestamptz[], $7::text[])
                   AS x (serial, online, session, since, last_seen, reason)
-             JOIN devices d ON d.serial = x.serial
+             JOIN devices d ON d.serial = x.serial AND d.created_at <= x.last_seen
              ORDER BY d.id
              ON CONFLICT (device_id) DO UPDATE SET
                  online = excluded.online, session = excluded.session, since = excluded.since,
@@ -86,7 +86,8 @@ impl Store {
         sqlx::query!(
             "INSERT INTO device_presence AS p (device_id, online, last_seen, server)
              SELECT d.id, false, x.at, $1
-             FROM unnest($2::text[], $3::timestamptz[]) AS x (serial, at) JOIN devices d ON d.serial = x.serial
+             FROM unnest($2::text[], $3::timestamptz[]) AS x (serial, at)
+             JOIN devices d ON d.serial = x.serial AND d.created_at <= x.at
              ORDER BY d.id
              ON CONFLICT (device_id) DO UPDATE SET last_seen = greatest(p.last_seen, excluded.last_seen)",
             server,

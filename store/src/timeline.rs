@@ -32,7 +32,8 @@ pub struct EntryPosition {
 }
 
 impl Store {
-    /// Writes entries in one statement, in their order; those of serials without a device are passed over.
+    /// Writes entries in one statement, in their order; those of serials without a device, or from before the present
+    /// device of that serial was made, are passed over.
     ///
     /// # Errors
     /// When the database fails.
@@ -46,7 +47,7 @@ impl Store {
              SELECT d.id, x.at, x.kind, x.data
              FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::jsonb[])
                   WITH ORDINALITY AS x (serial, at, kind, data, place)
-             JOIN devices d ON d.serial = x.serial
+             JOIN devices d ON d.serial = x.serial AND d.created_at <= x.at
              ORDER BY x.place",
             &serials as &[&str],
             &times,

@@ -22,7 +22,7 @@ async fn store(serials: &[&str]) -> (crate::testing::TestDatabase, Store, Vec<De
     for serial in serials {
         database
             .execute(&format!(
-                "INSERT INTO devices (serial, model) VALUES ('{serial}', 'home')"
+                "INSERT INTO devices (serial, model, created_at) VALUES ('{serial}', 'home', 'epoch')"
             ))
             .await;
         ids.push(
@@ -110,4 +110,17 @@ async fn old_entries_and_those_beyond_a_devices_bound_are_deleted() {
         versions(&store.timeline(ids[1], &[], None, 10).await.unwrap()),
         [3, 2, 1]
     );
+}
+
+#[tokio::test]
+async fn what_happened_to_an_earlier_device_of_the_serial_is_not_told_of_the_new_one() {
+    let (database, store, ids, now) = store(&["A"]).await;
+    database.execute("UPDATE devices SET created_at = now()").await;
+    let earlier = now - TimeDelta::days(1);
+    let later = now + TimeDelta::days(1);
+    store
+        .write_timeline(&[entry("A", earlier, 1), entry("A", later, 2)])
+        .await
+        .unwrap();
+    assert_eq!(versions(&store.timeline(ids[0], &[], None, 10).await.unwrap()), [2]);
 }
