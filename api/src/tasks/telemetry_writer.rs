@@ -38,37 +38,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Empties `queue` until `stop`, then commits what is left and ends.
-pub async fn run(
-    app: App,
-    mut queue: mpsc::Receiver<Batch>,
-    config: config::Telemetry,
-    stop: CancellationToken,
-) {
-    let writer = Arc::new(Writer {
+pub async fn run(app: App, queue: mpsc::Receiver<Batch>, config: config::Telemetry, stop: CancellationToken) {
+    let writer = Writer {
         store: app.store.clone(),
         clock: Arc::clone(&app.clock),
         metrics: app.ingest.metrics().clone(),
         merges: AtomicU32::new(0),
-        stop: stop.clone(),
-    });
-    let free = Arc::new(Semaphore::new(config.writers));
-    let commits = TaskTracker::new();
-    loop {
-        // First a free writer, then the batches: what comes meanwhile is committed together.
-        let Ok(turn) = Arc::clone(&free).acquire_owned().await else {
-            break;
-        };
-        let Some(batches) = collect(&mut queue, &config, &stop).await else {
-            break;
-        };
-        let writer = Arc::clone(&writer);
-        commits.spawn(async move {
-            writer.commit(batches).await;
-            drop(turn);
-        });
-    }
-    commits.close();
-    commits.wait().await;
+        stop,
+    };
+    drop(app);
+    writer.run(queue, &config).await;
 }
 
 /// The batches of the next commit; `None` when the queue is closed and empty.
@@ -117,6 +96,28 @@ enum Failure {
 }
 
 impl Writer {
+    async fn run(self, mut queue: mpsc::Receiver<Batch>, config: &config::Telemetry) {
+        let writer = Arc::new(self);
+        let free = Arc::new(Semaphore::new(config.writers));
+        let commits = TaskTracker::new();
+        loop {
+            // First a free writer, then the batches: what comes meanwhile is committed together.
+            let Ok(turn) = Arc::clone(&free).acquire_owned().await else {
+                break;
+            };
+            let Some(batches) = collect(&mut queue, config, &writer.stop).await else {
+                break;
+            };
+            let writer = Arc::clone(&writer);
+            commits.spawn(async move {
+                writer.commit(batches).await;
+                drop(turn);
+            });
+        }
+        commits.close();
+        commits.wait().await;
+    }
+
     /// Commits the batches together and completes their receipts.
     async fn commit(&self, batches: Vec<Batch>) {
         let begun = Instant::now();
@@ -232,3 +233,6 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
