@@ -158,8 +158,8 @@ pub struct Inbound {
 pub enum Outcome {
     /// Safe in Postgres, or needs no keeping.
     Accepted,
-    /// The payload breaks a rule, told in one sentence: 0x99 with that sentence in MQTT 5. MQTT 3.1.1 has
-    /// no such answer, and without an acknowledgement the device would send it for ever: acknowledged.
+    /// The payload breaks a rule, told in one sentence: 0x99 in MQTT 5. MQTT 3.1.1 has no such
+    /// answer, and without an acknowledgement the device would send it for ever: acknowledged.
     Invalid(String),
 }
 

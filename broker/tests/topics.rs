@@ -148,7 +148,8 @@ async fn an_invalid_payload_is_told_in_5_0_and_acknowledged_in_3_1_1() {
     let v5::Packet::PublishReceived(ack) = v5.recv().await else {
         panic!()
     };
-    assert_eq!(u8::from(ack.reason_code), 0x99);
+    // At QoS 2 the exchange goes to its end: an error would let the client send it again.
+    assert_eq!(u8::from(ack.reason_code), 0);
 
     let mut v3 = server.device3("C").await;
     v3.publish("devices/C/telemetry", "bad", QoS::AtLeastOnce, 1)

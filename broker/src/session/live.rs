@@ -17,7 +17,7 @@ use super::{
     window::{Answer, Kind, Window},
 };
 use crate::{
-    backend::{Ack, Outcome, SessionInfo, Version},
+    backend::{Ack, Outcome, SessionInfo},
     status::SessionStatus,
 };
 
@@ -143,23 +143,25 @@ impl Live {
         let slot = self.window(|window| window.push(kind, None));
         let live = Arc::clone(self);
         Ack::new(move |outcome| {
+            let answer = match (kind, outcome) {
+                // Watchers have it, and a PUBREC with an error would end the exchange: it goes to its end, exactly
+                // once. The topics of devices ask for QoS 0 or 1; the timeline tells what was wrong.
+                (Kind::Received(_), Some(Outcome::Invalid(_))) => Answer::Outcome(Outcome::Accepted),
+                (_, Some(outcome)) => Answer::Outcome(outcome),
+                (_, None) => Answer::Lost,
+            };
             if let Kind::Received(id) = kind {
-                live.finish_received(id, outcome.as_ref());
+                live.finish_received(id, &answer);
             }
-            live.answer(slot, outcome.map_or(Answer::Lost, Answer::Outcome));
+            live.answer(slot, answer);
         })
     }
 
     /// A QoS 2 message is dealt with, perhaps after its connection is gone.
-    fn finish_received(&self, id: NonZeroU16, outcome: Option<&Outcome>) {
-        let refused = self.info.version == Version::V5 && matches!(outcome, Some(Outcome::Invalid(_)));
-        let keep = outcome.is_some() && !refused;
-        let again = self.session.lock().received.finish(id, keep);
+    fn finish_received(&self, id: NonZeroU16, answer: &Answer) {
+        let again = self.session.lock().received.finish(id, *answer != Answer::Lost);
         if let Some((live, slot)) = again {
-            live.answer(
-                slot,
-                outcome.map_or(Answer::Lost, |outcome| Answer::Outcome(outcome.clone())),
-            );
+            live.answer(slot, answer.clone());
         }
     }
 
