@@ -56,7 +56,7 @@ pub struct Config {
     pub v3_session_expiry: Duration,
     /// Sessions of one device that may wait for it to come back; beyond them the one longest gone is dropped.
     pub max_stored_sessions_per_device: usize,
-    /// Stored sessions of operators in all.
+    /// Stored sessions of operators in all; kept to within a factor of two, for they are counted in groups.
     pub max_stored_operator_sessions: usize,
 
     /// Messages that wait for a connected client; QoS 0 is dropped beyond it, and a client whose QoS 1 and 2
@@ -76,7 +76,7 @@ pub struct Config {
     /// Bytes of payload of those.
     pub max_retained_bytes_per_device: usize,
 
-    /// Publishes to forbidden topics within a minute that end an MQTT 3.1.1 session; 0 never does.
+    /// Publishes to forbidden topics within a minute that end an MQTT 3.1.1 session, up to 60; 0 never does.
     pub max_denied_per_minute: u32,
 
     /// Failed logins from one address within `failed_login_window` before it must wait.
@@ -155,6 +155,10 @@ impl Config {
             (
                 self.max_bytes_per_second >= 1024,
                 "max_bytes_per_second must be at least 1024",
+            ),
+            (
+                self.max_denied_per_minute <= 60,
+                "max_denied_per_minute must be at most 60",
             ),
             (self.max_keep_alive > 0, "max_keep_alive must be at least 1"),
             (

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::session::{Live, Session};
 
 /// How many lists they are spread over.
-const BUCKETS: usize = 64;
+pub(crate) const BUCKETS: usize = 64;
 
 /// All sessions of operators. A device's client id can't collide with one here: devices have their own place.
 pub(crate) struct Operators([Mutex<Vec<Arc<Session>>>; BUCKETS]);

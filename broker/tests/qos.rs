@@ -311,3 +311,66 @@ async fn only_the_device_itself_gives_a_receipt() {
     v3.message().await;
     assert_eq!(operator.message().await.payload, "y");
 }
+
+#[tokio::test]
+async fn a_busy_backend_does_not_look_like_a_dead_server() {
+    let server = Server::with(|config| config.receive_maximum = 1).await;
+    server.backend.answer(Answering::Held);
+    let mut client = server.v5().await;
+    client
+        .welcome(v5::Connect {
+            keep_alive: 1,
+            ..connect5("A")
+        })
+        .await;
+    client.subscribe("devices/A/commands", QoS::AtLeastOnce).await;
+    for n in 1..=3 {
+        client
+            .publish("devices/A/telemetry", &n.to_string(), QoS::AtLeastOnce, n)
+            .await;
+    }
+    server.backend.next_inbound().await;
+    // For longer than the keep-alive, and beyond messages that are not taken yet.
+    let until = tokio::time::Instant::now() + std::time::Duration::from_secs(2);
+    while tokio::time::Instant::now() < until {
+        client.silent().await;
+        command(&server, "A", "x", QoS::AtLeastOnce).await;
+        client.message().await;
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    client.silent().await;
+    assert_eq!(server.handle.sessions()[0].in_flight, 0);
+    assert_eq!(server.backend.inbound_left(), 0);
+    for n in 1..=3 {
+        server.backend.release(Outcome::Accepted);
+        let v5::Packet::PublishAck(ack) = client.recv().await else {
+            panic!()
+        };
+        assert_eq!(ack.packet_id, id(n));
+        if n < 3 {
+            assert_eq!(
+                text(&server.backend.next_inbound().await.payload),
+                (n + 1).to_string()
+            );
+        }
+    }
+    // What may not be kept for ever is not read: far more than may wait, in one go.
+    let large = "x".repeat(3_000);
+    client
+        .publish("devices/A/telemetry", "first", QoS::AtLeastOnce, 9)
+        .await;
+    server.backend.next_inbound().await;
+    for n in 10..30 {
+        client
+            .publish("devices/A/telemetry", &large, QoS::AtLeastOnce, n)
+            .await;
+    }
+    server.backend.answer(Answering::AtOnce);
+    server.backend.release(Outcome::Accepted);
+    for n in 9..30 {
+        let v5::Packet::PublishAck(ack) = client.recv().await else {
+            panic!()
+        };
+        assert_eq!(ack.packet_id, id(n));
+    }
+}

@@ -6,11 +6,9 @@
 
 use std::{
     future::Future,
-    mem::MaybeUninit,
-    num::NonZeroU16,
     panic::AssertUnwindSafe,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -18,12 +16,9 @@ use std::{
 use bytes::{Buf, BytesMut};
 use bytestring::ByteString;
 use futures_util::{FutureExt, future::BoxFuture};
-use rmqtt_codec::{
-    types::{Publish, QoS},
-    v5::{DisconnectReasonCode, Packet, PublishAck2, PublishAck2Reason, PublishProperties},
-};
+use rmqtt_codec::v5::DisconnectReasonCode;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep},
 };
 use tracing::Instrument;
@@ -31,23 +26,19 @@ use tracing::Instrument;
 use super::{
     connect::{Welcome, connect},
     finish::{End, Parting, finish},
+    inbound::Denied,
     live::Live,
-    outbound::Next,
     rate::{Allowance, Rate},
-    state::Delivery,
 };
 use crate::{
     admission::Place,
-    backend::{Backend, Peer, Version},
+    backend::{Backend, Peer},
     broker::Core,
-    metrics::{Dropped, Limit},
-    wire::{Wire, frame_length},
+    config::Config,
+    metrics::Limit,
+    wire::Wire,
 };
 
-/// Bytes read at once.
-const READ: usize = 8 * 1024;
-/// Bytes to write beyond which no more messages are added.
-const WRITE: usize = 32 * 1024;
 /// Rounds of a poll after which others get their turn.
 const ROUNDS: usize = 16;
 
@@ -107,30 +98,31 @@ pub(super) struct Connection<'a, S> {
     pub(super) core: &'a Core,
     pub(super) backend: &'a dyn Backend,
     pub(super) live: Arc<Live>,
-    io: S,
+    pub(super) io: S,
     pub(super) wire: Wire,
-    input: BytesMut,
+    pub(super) input: BytesMut,
     pub(super) output: BytesMut,
     /// Written bytes may wait in the stream.
-    unflushed: bool,
+    pub(super) unflushed: bool,
     /// Since when bytes have waited for the client to read.
-    blocked: Option<Instant>,
+    pub(super) blocked: Option<Instant>,
     /// A message that the backend is about to take.
     pub(super) pending: Option<BoxFuture<'a, ()>>,
-    window: usize,
+    pub(super) window: usize,
     pub(super) max_packet: u32,
     /// One and a half keep-alives; zero is none.
     patience: Duration,
-    heard: Instant,
+    pub(super) heard: Instant,
     timer: Option<Pin<Box<Sleep>>>,
-    rate: Rate,
-    paused: Option<Instant>,
+    pub(super) rate: Rate,
+    pub(super) paused: Option<Instant>,
     /// The topics behind the aliases that the client set.
     pub(super) aliases: Vec<ByteString>,
     /// The topics behind the aliases that the client was told.
-    told_aliases: Vec<ByteString>,
-    max_told_aliases: usize,
-    pub(super) denied: Vec<Instant>,
+    pub(super) told_aliases: Vec<ByteString>,
+    pub(super) max_told_aliases: usize,
+    /// What was refused in the last minute.
+    pub(super) denied: Vec<Denied>,
     pub(super) will: Option<Box<super::will::Will>>,
 }
 
@@ -165,7 +157,7 @@ where
             patience: Duration::from_secs(u64::from(live.info.keep_alive)) * 3 / 2,
             heard: now,
             timer: None,
-            rate: Rate::new(allowance(core), now),
+            rate: Rate::new(allowance(&core.config), now),
             paused: None,
             aliases: Vec::new(),
             told_aliases: Vec::new(),
@@ -174,6 +166,11 @@ where
             will,
             live,
         }
+    }
+
+    /// What the client may send per second.
+    pub(super) fn allowance(&self) -> Allowance {
+        allowance(&self.core.config)
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
@@ -203,9 +200,13 @@ where
                 return Err(End::Asked(ending.reason));
             }
         }
+        if !self.is_listening() {
+            // While we don't listen, the client's silence means nothing.
+            self.heard = Instant::now();
+        }
         moved |= self.poll_pending(cx);
         moved |= self.acknowledge()?;
-        if !draining && !self.input.is_empty() && self.may_read() {
+        if !draining && !self.input.is_empty() && self.may_take() {
             let mut input = std::mem::take(&mut self.input);
             let used = self.consume(&input, cx)?;
             input.advance(used);
@@ -216,13 +217,13 @@ where
         }
         self.fill();
         moved |= self.write(cx)?;
-        if !draining && self.may_read() {
+        if !draining && self.is_listening() {
             moved |= self.read(cx)?;
         }
         Ok(moved)
     }
 
-    fn poll_pending(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(super) fn poll_pending(&mut self, cx: &mut Context<'_>) -> bool {
         let done = self
             .pending
             .as_mut()
@@ -233,229 +234,6 @@ where
         done
     }
 
-    /// Whether another packet may be taken: the backend keeps up, and so does the client's allowance.
-    fn may_read(&self) -> bool {
-        self.pending.is_none() && self.paused.is_none() && {
-            let max = usize::from(self.core.config.receive_maximum);
-            self.live.window(|window| window.len() < max)
-        }
-    }
-
-    /// Takes packets from `bytes` for as long as that is allowed; how many bytes they were.
-    fn consume(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> Result<usize, End> {
-        let mut used = 0;
-        while self.may_read() {
-            let rest = bytes.get(used..).unwrap_or_default();
-            let limit = self.core.config.max_packet_size;
-            let length = frame_length(rest, self.live.info.version, limit).inspect_err(|breach| {
-                if breach.code == DisconnectReasonCode::PacketTooLarge {
-                    self.core.metrics.limit(Limit::PacketSize);
-                }
-            })?;
-            let Some(frame) = length.and_then(|length| rest.get(..length)) else {
-                break;
-            };
-            used += frame.len();
-            let packet = self.wire.decode(frame)?;
-            self.heard = Instant::now();
-            self.count(&packet, frame.len())?;
-            self.handle(packet)?;
-            self.poll_pending(cx);
-            self.acknowledge()?;
-        }
-        Ok(used)
-    }
-
-    /// Counts a packet against the client's allowance. Its acknowledgements are bounded by what it is sent.
-    fn count(&mut self, packet: &Packet, length: usize) -> Result<(), End> {
-        if matches!(
-            packet,
-            Packet::PublishAck(_)
-                | Packet::PublishReceived(_)
-                | Packet::PublishRelease(_)
-                | Packet::PublishComplete(_)
-        ) {
-            return Ok(());
-        }
-        let allowance = allowance(self.core);
-        if self.rate.take(length, allowance, self.heard) {
-            self.core.metrics.limit(Limit::RateSlowed);
-        }
-        if self.rate.slowed_for(self.heard) > self.core.config.rate_patience {
-            self.core.metrics.limit(Limit::RateEnded);
-            return Err(End::Limit(DisconnectReasonCode::MessageRateTooHigh));
-        }
-        self.paused = self.rate.pause(allowance, self.heard);
-        Ok(())
-    }
-
-    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let mut scratch = [const { MaybeUninit::uninit() }; READ];
-        let mut buffer = ReadBuf::uninit(&mut scratch);
-        match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
-            Poll::Pending => return Ok(false),
-            Poll::Ready(Err(_)) => return Err(End::Lost),
-            Poll::Ready(Ok(())) => {}
-        }
-        let bytes = buffer.filled();
-        if bytes.is_empty() {
-            return Err(End::Lost);
-        }
-        let count = u64::try_from(bytes.len()).unwrap_or(0);
-        self.live.traffic.bytes_in.fetch_add(count, Ordering::Relaxed);
-        if self.input.is_empty() {
-            let used = self.consume(bytes, cx)?;
-            self.input = BytesMut::from(bytes.get(used..).unwrap_or_default());
-        } else {
-            self.input.extend_from_slice(bytes);
-        }
-        Ok(true)
-    }
-
-    /// Adds messages to what is to be written.
-    fn fill(&mut self) {
-        if self.output.len() >= WRITE {
-            return;
-        }
-        let live = Arc::clone(&self.live);
-        let mut state = live.session.lock();
-        // Taken over between two polls: what waits belongs to the next connection.
-        if !state
-            .live
-            .as_ref()
-            .is_some_and(|current| Arc::ptr_eq(current, &live))
-        {
-            return;
-        }
-        let now = Instant::now();
-        while self.output.len() < WRITE {
-            let Some(next) = state.next(self.window, now, &self.core.metrics) else {
-                return;
-            };
-            match next {
-                Next::Publish { delivery, id, dup } => {
-                    if self.send(delivery, id, dup, now) {
-                        continue;
-                    }
-                    self.core.metrics.dropped(Dropped::TooLarge);
-                    if let Some(id) = id {
-                        // [MQTT-3.1.2-25]: as if it had been delivered.
-                        state.abandon(id);
-                    }
-                }
-                Next::Release(packet_id) => {
-                    let reason_code = PublishAck2Reason::Success;
-                    let ack = PublishAck2 {
-                        packet_id,
-                        reason_code,
-                        properties: Vec::new(),
-                        reason_string: None,
-                    };
-                    self.wire.encode(Packet::PublishRelease(ack), 0, &mut self.output);
-                }
-            }
-        }
-    }
-
-    /// Encodes one message; `false` if it is larger than the client takes.
-    fn send(&mut self, delivery: Delivery, packet_id: Option<NonZeroU16>, dup: bool, now: Instant) -> bool {
-        let Delivery {
-            message,
-            qos,
-            retain,
-            ids,
-        } = delivery;
-        let alias = self.alias(&message.name);
-        let properties = (self.wire.version() == Version::V5).then(|| {
-            let mut properties = message
-                .properties
-                .as_deref()
-                .cloned()
-                .unwrap_or_else(PublishProperties::default);
-            properties.subscription_ids = ids;
-            properties.message_expiry_interval = message.remaining_expiry(now);
-            properties.topic_alias = alias.map(|(alias, _)| alias);
-            properties
-        });
-        let known = alias.is_some_and(|(_, known)| known);
-        let publish = Publish {
-            dup: dup && qos != QoS::AtMostOnce,
-            retain,
-            qos,
-            topic: if known {
-                ByteString::new()
-            } else {
-                message.name.clone()
-            },
-            packet_id,
-            payload: message.payload.clone(),
-            properties,
-        };
-        let sent = self.wire.encode(
-            Packet::Publish(Box::new(publish)),
-            self.max_packet,
-            &mut self.output,
-        );
-        if sent {
-            if alias.is_some() && !known {
-                // A copy, so that it does not pin the packet it came in.
-                self.told_aliases.push(ByteString::from(&*message.name));
-            }
-            self.core
-                .metrics
-                .sent(message.topic.channel, message.payload.len());
-            self.live.traffic.messages_out.fetch_add(1, Ordering::Relaxed);
-        }
-        sent
-    }
-
-    /// The alias of a topic, and whether the client was told already; the first topics have one, as many as the
-    /// client allows [MQTT-3.1.2-26].
-    fn alias(&self, name: &ByteString) -> Option<(NonZeroU16, bool)> {
-        let index = self.told_aliases.iter().position(|told| told == name);
-        let next = self.told_aliases.len();
-        let index = index.or((next < self.max_told_aliases).then_some(next))?;
-        let alias = u16::try_from(index + 1).ok().and_then(NonZeroU16::new)?;
-        Some((alias, index < next))
-    }
-
-    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, End> {
-        let mut moved = false;
-        while !self.output.is_empty() {
-            match Pin::new(&mut self.io).poll_write(cx, &self.output) {
-                Poll::Ready(Ok(written @ 1..)) => {
-                    self.output.advance(written);
-                    let count = u64::try_from(written).unwrap_or(0);
-                    self.live.traffic.bytes_out.fetch_add(count, Ordering::Relaxed);
-                    self.blocked = None;
-                    self.unflushed = true;
-                    moved = true;
-                }
-                Poll::Ready(_) => return Err(End::Lost),
-                Poll::Pending => {
-                    self.blocked.get_or_insert_with(Instant::now);
-                    return Ok(moved);
-                }
-            }
-        }
-        if moved {
-            self.output = BytesMut::new();
-        }
-        if self.unflushed {
-            match Pin::new(&mut self.io).poll_flush(cx) {
-                Poll::Ready(Ok(())) => {
-                    self.unflushed = false;
-                    self.blocked = None;
-                }
-                Poll::Ready(Err(_)) => return Err(End::Lost),
-                Poll::Pending => {
-                    self.blocked.get_or_insert_with(Instant::now);
-                }
-            }
-        }
-        Ok(moved)
-    }
-
     /// Waits for the next deadline. Ready with an end, or with `None` if something may be tried again.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
         loop {
@@ -464,8 +242,7 @@ where
                 self.paused = None;
                 return Poll::Ready(None);
             }
-            if !self.may_read() {
-                // While we don't listen, the client's silence means nothing.
+            if !self.is_listening() {
                 self.heard = now;
             }
             let silence = (!self.patience.is_zero()).then(|| self.heard + self.patience);
@@ -493,9 +270,9 @@ where
     }
 }
 
-fn allowance(core: &Core) -> Allowance {
+fn allowance(config: &Config) -> Allowance {
     Allowance {
-        packets: core.config.max_messages_per_second,
-        bytes: core.config.max_bytes_per_second,
+        packets: config.max_messages_per_second,
+        bytes: config.max_bytes_per_second,
     }
 }

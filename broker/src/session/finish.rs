@@ -173,7 +173,11 @@ pub(super) async fn leave(core: &Core, live: &Arc<Live>, reason: DisconnectReaso
         None => {
             let over = {
                 let mut bucket = core.operators.bucket(&live.info.client_id);
-                let stored = core.config.max_stored_operator_sessions / 16;
+                let stored = core
+                    .config
+                    .max_stored_operator_sessions
+                    .div_ceil(crate::operators::BUCKETS)
+                    * 2;
                 let over = registry::leave(&mut bucket, &live.session, stored, &core.config, &core.metrics);
                 live.set_gone();
                 over

@@ -1,6 +1,7 @@
 //! Sessions: what outlives a connection ([`state`]), the connection as others see it ([`live`]), and the task that
 //! owns its socket ([`connection`]).
 
+mod admit;
 mod connect;
 mod connection;
 mod finish;
@@ -9,15 +10,15 @@ mod live;
 mod outbound;
 mod queue;
 mod rate;
+mod reading;
 mod received;
 mod registry;
 mod state;
 mod subscribe;
 mod subscription;
-#[cfg(test)]
-mod tests;
 mod will;
 mod window;
+mod writing;
 
 pub(crate) use self::{
     connection::run,

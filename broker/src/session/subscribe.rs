@@ -48,10 +48,9 @@ where
                 return SubscribeAckReason::TopicFilterInvalid;
             }
         };
-        let identity = &self.live.info.identity;
-        if !identity.may_subscribe(&filter) {
-            self.deny_subscription(text);
-            return if filter.share().is_some() && identity.serial().is_some() {
+        if !self.live.info.identity.may_subscribe(&filter) {
+            self.denied("subscribe", text);
+            return if filter.share().is_some() && self.live.info.identity.serial().is_some() {
                 SubscribeAckReason::SharedSubscriptionNotSupported
             } else {
                 SubscribeAckReason::NotAuthorized
@@ -140,18 +139,6 @@ where
         self.core.unsubscribe(self.live.session.id, &filter);
         self.live.session.cancel_replay(&filter);
         UnsubscribeAckReason::Success
-    }
-
-    fn deny_subscription(&self, filter: &ByteString) {
-        self.core.metrics.denied("subscribe");
-        let what = format!("subscribe {filter}");
-        tracing::warn!(what, "denied");
-        let session = Arc::clone(&self.live.info);
-        self.backend.event(SessionEvent::Denied {
-            session,
-            what,
-            at: self.core.clock.now(),
-        });
     }
 
     /// Whether this session of a device hears the device's settings.

@@ -100,3 +100,27 @@ impl Window {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_leave_in_the_order_of_arrival() {
+        let mut window = Window::default();
+        let id = |n| Kind::Ack(NonZeroU16::new(n).unwrap());
+        let slots: Vec<u64> = (1..=3).map(|n| window.push(id(n), None)).collect();
+        assert!(!window.answer(slots[2], Answer::Denied));
+        assert!(window.pop().is_none());
+        assert!(window.answer(slots[0], Answer::Outcome(Outcome::Accepted)));
+        assert_eq!(window.pop().unwrap().kind, id(1));
+        assert!(window.pop().is_none());
+        assert!(window.answer(slots[1], Answer::Lost));
+        assert_eq!(window.pop().unwrap().answer, Answer::Lost);
+        assert_eq!(window.pop().unwrap().kind, id(3));
+        assert_eq!((window.len(), window.awaiting_ack()), (0, 0));
+        // A late answer, and one for a slot to come, harm nothing.
+        assert!(!window.answer(slots[0], Answer::Lost));
+        assert!(!window.answer(99, Answer::Lost) && window.pop().is_none());
+    }
+}

@@ -7,8 +7,6 @@
 mod devices;
 mod retained;
 mod subscribers;
-#[cfg(test)]
-mod tests;
 
 use std::{
     collections::{HashMap, hash_map::DefaultHasher},
