@@ -34,7 +34,7 @@ pub struct Telemetry {
     pub max_metrics_per_device: usize,
     /// The most rows in one commit.
     pub batch_rows: usize,
-    /// How long a commit waits for more rows.
+    /// The least time between the beginnings of two commits that are not full.
     #[serde(deserialize_with = "units::duration")]
     pub batch_wait: Duration,
     /// Commits at once, each on a connection of its own.
@@ -111,7 +111,7 @@ impl Timeline {
 }
 
 /// A retention works by whole days, and a hundred years are enough for anybody.
-fn days(key: &'static str, value: Duration) -> Result<(), Invalid> {
+pub(super) fn days(key: &'static str, value: Duration) -> Result<(), Invalid> {
     const DAY: u64 = 86_400;
     if (DAY..=36_525 * DAY).contains(&value.as_secs()) {
         Ok(())

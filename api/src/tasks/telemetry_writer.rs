@@ -50,10 +50,12 @@ pub async fn run(app: App, queue: mpsc::Receiver<Batch>, config: config::Telemet
     writer.run(queue, &config).await;
 }
 
-/// The batches of the next commit; `None` when the queue is closed and empty.
+/// The batches of the next commit: whatever has come, and what comes until `not_before`, as long as it is less than
+/// `enough` rows. `None` when the queue is closed and empty.
 async fn collect(
     queue: &mut mpsc::Receiver<Batch>,
-    config: &config::Telemetry,
+    enough: usize,
+    not_before: Instant,
     stop: &CancellationToken,
 ) -> Option<Vec<Batch>> {
     let first = tokio::select! {
@@ -65,11 +67,10 @@ async fn collect(
         }
         first = queue.recv() => first?,
     };
-    let deadline = Instant::now() + config.batch_wait;
     let mut count = first.rows.len();
     let mut batches = vec![first];
-    while count < config.batch_rows {
-        let Ok(Some(batch)) = timeout_at(deadline, queue.recv()).await else {
+    while count < enough {
+        let Ok(Some(batch)) = timeout_at(not_before, queue.recv()).await else {
             break;
         };
         count += batch.rows.len();
@@ -100,14 +101,17 @@ impl Writer {
         let writer = Arc::new(self);
         let free = Arc::new(Semaphore::new(config.writers));
         let commits = TaskTracker::new();
+        // A lone sample is committed at once; under load there is a commit per `batch_wait`, unless one is full.
+        let mut not_before = Instant::now();
         loop {
             // First a free writer, then the batches: what comes meanwhile is committed together.
             let Ok(turn) = Arc::clone(&free).acquire_owned().await else {
                 break;
             };
-            let Some(batches) = collect(&mut queue, config, &writer.stop).await else {
+            let Some(batches) = collect(&mut queue, config.batch_rows, not_before, &writer.stop).await else {
                 break;
             };
+            not_before = Instant::now() + config.batch_wait;
             let writer = Arc::clone(&writer);
             commits.spawn(async move {
                 writer.commit(batches).await;
