@@ -4,16 +4,24 @@
 //! of steps; it commits to Postgres and at most leaves a hint for a task.
 
 mod actor;
+pub mod audit;
+pub mod claims;
 pub mod credentials;
 mod devices;
 mod error;
 pub mod first_start;
+mod health;
 mod hints;
 pub mod models;
 pub mod mqtt;
+mod owners;
+mod passwords;
+pub mod policy;
 pub mod presence;
+pub mod sessions;
 pub mod settings;
 pub mod telemetry;
+mod throttle;
 pub mod timeline;
 pub mod tokens;
 pub mod users;
@@ -25,10 +33,12 @@ use setpoint_model::Clock;
 use setpoint_store::Store;
 
 pub use actor::{Actor, Principal};
+pub use audit::AuditLog;
 pub use error::{Error, FieldErrors};
 pub use hints::{Hints, Look};
 pub use presence::PresenceBook;
 pub use telemetry::Ingest;
+pub use throttle::network;
 pub use timeline::Timeline;
 
 /// The parts every use case may use. Cheap to clone.
@@ -49,6 +59,12 @@ pub struct Parts {
     pub tokens: tokens::Tokens,
     /// Device credentials seen lately.
     pub credentials: credentials::Credentials,
+    /// What signing in needs beside the database.
+    pub people: sessions::SignIn,
+    /// What claiming needs beside the database.
+    pub claiming: claims::Claiming,
+    /// Takes refusals to the audit log.
+    pub audit: AuditLog,
     /// What settings need beside the database.
     pub settings: settings::Engine,
     /// Takes telemetry to the database.

@@ -64,18 +64,7 @@ async fn ready(State(context): State<Context>) -> Result<Json<Health>, Problem> 
 
 /// The parts that are not ready, each with what is wrong.
 async fn unready(context: &Context) -> BTreeMap<String, String> {
-    let mut wrong = BTreeMap::new();
-    if let Err(error) = context.app.store.ping().await {
-        wrong.insert("database".to_owned(), error.to_string());
-    }
-    let counts = context.app.broker.counts();
-    if counts.shards_healthy < counts.shards {
-        let message = format!(
-            "{} of {} router shards work",
-            counts.shards_healthy, counts.shards
-        );
-        wrong.insert("broker".to_owned(), message);
-    }
+    let mut wrong = context.app.unready().await;
     if let Some(task) = context.tasks.failure() {
         wrong.insert("tasks".to_owned(), format!("{task} failed"));
     } else if context.tasks.stopping().is_cancelled() {
