@@ -178,18 +178,17 @@ async fn a_killed_server_leaves_nothing_running_and_starts_again() {
 async fn a_killed_postgres_comes_back() {
     let child = options().start().await;
     child.device("KEPT-1").await;
-    kill_process(child.postmaster());
+    let postmaster = child.postmaster();
+    kill_process(postmaster);
+    eventually!(!is_running(postmaster), "the killed Postgres {postmaster} to end");
     eventually!(
-        child
-            .api
-            .get("/devices/KEPT-1")
-            .attempt()
-            .await
-            .filter(|answer| answer.status == 200),
+        {
+            let made = child.api.post("/devices").json(&json!({"serial": "NEW-1"})).await;
+            made.status == 201
+        },
         "Postgres to be there again"
     );
-    let made = child.api.post("/devices").json(&json!({"serial": "NEW-1"})).await;
-    made.expect(201);
+    child.api.get("/devices/KEPT-1").await.expect(200);
 }
 
 #[tokio::test]

@@ -148,15 +148,30 @@ async fn a_serial_made_again_is_another_device() {
     let server = Harness::start().await;
     let old = server.device("HOME-1").await;
     let api = server.api().anonymous();
-    let sent = api.post(PATH).basic("HOME-1", &old.token).json(&json!({"t": 1})).await;
+    let sent = api
+        .post(PATH)
+        .basic("HOME-1", &old.token)
+        .json(&json!({"t": 1}))
+        .await;
     assert!(sent.status.is_success(), "{sent:?}");
     assert!(server.api().delete("/devices/HOME-1").await.status.is_success());
-    let refused = api.post(PATH).basic("HOME-1", &old.token).json(&json!({"t": 2})).await;
+    let refused = api
+        .post(PATH)
+        .basic("HOME-1", &old.token)
+        .json(&json!({"t": 2}))
+        .await;
     refused.problem(401, "unauthenticated");
 
     let new = server.device("HOME-1").await;
-    assert!(new.telemetry("metric=t").await.is_empty(), "nothing of the former device is seen");
-    let sent = api.post(PATH).basic("HOME-1", &new.token).json(&json!({"t": 3})).await;
+    assert!(
+        new.telemetry("metric=t").await.is_empty(),
+        "nothing of the former device is seen"
+    );
+    let sent = api
+        .post(PATH)
+        .basic("HOME-1", &new.token)
+        .json(&json!({"t": 3}))
+        .await;
     assert_eq!(sent.json()["stored"], 1, "{sent:?}");
     let items = new.telemetry("metric=t").await;
     assert_eq!(items.len(), 1, "{items:?}");
