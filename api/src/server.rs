@@ -169,7 +169,11 @@ pub(crate) async fn open_database(config: &Config) -> Result<(Store, Option<Embe
     }
 }
 
-async fn locate_database(
+/// Where the database is; the embedded one is started.
+///
+/// # Errors
+/// [`StartError`].
+pub(crate) async fn locate_database(
     config: &Database,
     data_dir: &Path,
 ) -> Result<(ConnectOptions, Option<Embedded>), StartError> {

@@ -202,6 +202,27 @@ impl Store {
         Ok(())
     }
 
+    /// How many connections other Setpoint processes hold to this database.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn other_users(target: &ConnectOptions, within: Duration) -> Result<i64, OpenError> {
+        let mut connection = connect(target, within).await?;
+        let counted = sqlx::query_scalar(
+            "SELECT count(*) FROM pg_stat_activity
+             WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()",
+        )
+        .bind(APPLICATION)
+        .fetch_one(&mut connection)
+        .await;
+        // The answer is known; a failure to say goodbye changes nothing.
+        let _ = connection.close().await;
+        counted.map_err(|error| OpenError::Connect {
+            target: target.to_string(),
+            source: error.into(),
+        })
+    }
+
     /// Whether the database answers, within two seconds: what readiness stands on.
     ///
     /// # Errors
@@ -256,9 +277,12 @@ const STATEMENT_CACHE: usize = 512;
 /// A connection that was idle for less is handed out untested.
 const UNTESTED_IDLE: Duration = Duration::from_secs(1);
 
+/// Our name among the users of a database.
+const APPLICATION: &str = "setpoint";
+
 /// The options with our name, which shows in `pg_stat_activity`.
 fn named(target: &ConnectOptions) -> PgConnectOptions {
-    target.0.clone().application_name("setpoint")
+    target.0.clone().application_name(APPLICATION)
 }
 
 /// One connection, tried again while the server is starting or not yet listening.

@@ -173,3 +173,41 @@ async fn a_refused_row_names_its_constraint() {
     ));
     assert!(matches!(refuse("SELECT * FROM nowhere").await, Error::Query(_)));
 }
+
+#[tokio::test]
+async fn an_emptied_database_can_be_filled_anew() {
+    let database = testing::database().await;
+    let target = database.connect_options();
+    let store = Store::open(&target, &PoolOptions::default()).await.unwrap();
+    let mut transaction = store.pool.begin().await.unwrap();
+    sqlx::raw_sql(crate::EMPTY_SQL)
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    transaction.commit().await.unwrap();
+    let left: i64 = sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace)
+              + (SELECT count(*) FROM pg_proc WHERE pronamespace = 'public'::regnamespace)",
+    )
+    .fetch_one(&store.pool)
+    .await
+    .unwrap();
+    assert_eq!(left, 0);
+    store.close().await;
+    let store = Store::open(&target, &PoolOptions::default()).await.unwrap();
+    assert!(!store.has_users().await.unwrap());
+}
+
+#[tokio::test]
+async fn who_else_uses_a_database_is_seen() {
+    let database = testing::database().await;
+    let target = database.connect_options();
+    let options = PoolOptions {
+        min_connections: 0,
+        ..PoolOptions::default()
+    };
+    let store = Store::open(&target, &options).await.unwrap();
+    store.ping().await.unwrap();
+    let within = std::time::Duration::from_secs(5);
+    assert_eq!(Store::other_users(&target, within).await.unwrap(), 1);
+}

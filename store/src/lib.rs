@@ -22,5 +22,8 @@ pub mod users;
 pub use database::{ConnectOptions, InvalidUrl, MigrateError, OpenError, PoolOptions, Store};
 pub use error::Error;
 
+/// What empties a database of Setpoint, for `psql` before a backup is restored.
+pub const EMPTY_SQL: &str = include_str!("empty.sql");
+
 /// The result of every query.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,5 +1,6 @@
 //! The commands of `setpoint`, a file each: arguments and what they do.
 
+mod backup;
 mod banner;
 pub mod cert;
 mod doctor;
@@ -67,6 +68,10 @@ enum Command {
     User(people::Args),
     /// Makes API tokens.
     Token(tokens::Args),
+    /// Writes everything into one file, also while the server runs.
+    Backup(backup::BackupArgs),
+    /// Replaces everything by what such a file holds; the server must be stopped.
+    Restore(backup::RestoreArgs),
     /// Prints the OpenAPI document.
     #[command(after_help = "Example:\n  setpoint openapi > openapi.json")]
     Openapi,
@@ -158,6 +163,8 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }),
         Command::User(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Token(args) => with_runtime(args.run(Config::load(&sources)?)),
+        Command::Backup(args) => with_runtime(args.run(Config::load(&sources)?)),
+        Command::Restore(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Openapi => openapi::run(),
         Command::Doctor => with_runtime(doctor::run(sources)),
         Command::Cert(args) => Ok(cert::run(&args, &SystemClock, &mut std::io::stdout().lock())?),

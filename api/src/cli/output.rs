@@ -5,6 +5,8 @@ use std::{
     io::{self, Write},
 };
 
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+
 /// Tells the person at the terminal something, on stdout.
 pub fn say(text: impl Display) {
     // Nobody may be reading any more, and then there is nobody to tell.
@@ -16,16 +18,42 @@ pub fn complain(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "setpoint: {text}");
 }
 
-/// Asks for a password on stdin: the first line, without an echo being our business when it is piped.
+/// Reads a password from stdin: its first line, or what is typed at a terminal, which doesn't show it.
 ///
 /// # Errors
 /// When stdin can't be read.
 pub fn read_secret(prompt: &str) -> io::Result<String> {
-    use std::io::IsTerminal;
-    if io::stdin().is_terminal() {
-        let _ = write!(io::stderr().lock(), "{prompt}: ");
-    }
+    let stdin = io::stdin();
+    let hidden = Hidden::prompt(&stdin, prompt);
     let mut line = String::new();
-    io::stdin().read_line(&mut line)?;
+    let read = stdin.read_line(&mut line);
+    drop(hidden);
+    read?;
     Ok(line.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+/// A terminal that doesn't show what is typed, until it is dropped.
+struct Hidden<'a> {
+    stdin: &'a io::Stdin,
+    before: Termios,
+}
+
+impl<'a> Hidden<'a> {
+    /// Asks, if somebody is there to be asked.
+    fn prompt(stdin: &'a io::Stdin, prompt: &str) -> Option<Self> {
+        let before = tcgetattr(stdin).ok()?;
+        let mut hidden = before.clone();
+        hidden.local_flags.remove(LocalFlags::ECHO);
+        tcsetattr(stdin, SetArg::TCSANOW, &hidden).ok()?;
+        let _ = write!(io::stderr().lock(), "{prompt}: ");
+        Some(Self { stdin, before })
+    }
+}
+
+impl Drop for Hidden<'_> {
+    fn drop(&mut self) {
+        // Nothing more can be done about a terminal that is gone.
+        let _ = tcsetattr(self.stdin, SetArg::TCSANOW, &self.before);
+        let _ = writeln!(io::stderr().lock());
+    }
 }

@@ -18,10 +18,21 @@ const SOCKET_LINE: usize = 4;
 /// How to reach the Postgres that another process runs in this data directory, if one does.
 #[must_use]
 pub fn running(data_dir: &Path) -> Option<ConnectOptions> {
+    Some(connect_options(&socket(data_dir)?, super::DATABASE))
+}
+
+/// The same as a URL, for PostgreSQL's own programs.
+#[must_use]
+pub fn running_url(data_dir: &Path) -> Option<String> {
+    Some(super::url(&socket(data_dir)?))
+}
+
+/// The directory of the socket.
+fn socket(data_dir: &Path) -> Option<PathBuf> {
     let pid_file = data_dir.join("postgres").join("data").join("postmaster.pid");
     let text = fs::read_to_string(pid_file).ok()?;
     let socket = text.lines().nth(SOCKET_LINE).filter(|line| !line.is_empty())?;
-    Some(connect_options(Path::new(socket), super::DATABASE))
+    Some(PathBuf::from(socket))
 }
 
 /// The programs that a start with this configuration would use, and their version; fetches nothing.

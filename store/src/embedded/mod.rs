@@ -35,7 +35,7 @@ use self::{
 pub use self::{
     binaries::Version,
     error::Error,
-    inspect::{programs, running},
+    inspect::{programs, running, running_url},
 };
 use crate::database::{self, ConnectOptions, OpenError};
 
@@ -210,10 +210,7 @@ impl Embedded {
     /// The same for people: works with `psql` and as `database.url`.
     #[must_use]
     pub fn url(&self) -> String {
-        format!(
-            "postgres://postgres@localhost/{DATABASE}?host={}",
-            self.socket.display()
-        )
+        url(&self.socket)
     }
 
     /// PostgreSQL's version.
@@ -272,6 +269,14 @@ impl Embedded {
         let _ = connection.close().await;
         Ok(())
     }
+}
+
+/// Setpoint's database of the cluster that listens in `socket`, as a URL.
+fn url(socket: &std::path::Path) -> String {
+    format!(
+        "postgres://postgres@localhost/{DATABASE}?host={}",
+        socket.display()
+    )
 }
 
 /// A database of a cluster that listens in `socket`, whatever the `PG*` variables say (save `PGOPTIONS`, which
