@@ -28,7 +28,8 @@ async fn a_thousand_changes_to_two_hundred_devices_are_all_synced() {
 
     let change = |number: usize| {
         let path = format!("/devices/{}/settings", serials[number % DEVICES]);
-        let patch = json!({"reportInterval": 100 + number / DEVICES, "privacyMode": number % 2 == 0});
+        let patch =
+            json!({"reportInterval": 100 + number / DEVICES, "privacyMode": number.is_multiple_of(2)});
         let call = server.api().patch(&path).json(&patch);
         async move { call.await.expect(200)["version"].as_u64().unwrap() }
     };

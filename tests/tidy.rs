@@ -240,8 +240,9 @@ fn every_migration_says_why() {
                 .unwrap_or_else(|_| panic!("{name} has no number")),
         );
     }
-    let expected: Vec<u32> = (1..).take(numbers.len()).collect();
-    assert_eq!(numbers, expected, "numbered without a gap");
+    let mut unique = numbers.clone();
+    unique.dedup();
+    assert_eq!(numbers, unique, "each number once");
 }
 
 #[test]

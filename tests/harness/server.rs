@@ -64,7 +64,7 @@ impl Running {
 
     async fn start_server(&mut self) {
         let config = Config::load(&self.sources).expect("a configuration");
-        let started = within("the server to start", Server::start(config)).await;
+        let started = within("the server to start", Box::pin(Server::start(config))).await;
         self.server = Some(started.unwrap_or_else(|error| panic!("the server does not start: {error}")));
     }
 
