@@ -5,17 +5,20 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use setpoint_model::{Scope, settings::Schema};
+use setpoint_model::settings::Schema;
 use setpoint_store::{models::Model, settings::LockedSettings};
 
-use super::{Actor, App, Error};
+use super::{Actor, App, Error, policy::Action};
 
 /// The most schemas kept compiled.
 const MAX_COMPILED: usize = 256;
 
 /// Compiled schemas by model. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Schemas(Arc<Mutex<HashMap<String, (i32, Arc<Schema>)>>>);
+pub struct Schemas(Arc<Mutex<Compiled>>);
+
+/// A model's name to the version that was compiled, and its schema.
+type Compiled = HashMap<String, (i32, Arc<Schema>)>;
 
 impl Schemas {
     fn get(&self, model: &str, version: i32) -> Option<Arc<Schema>> {
@@ -43,7 +46,7 @@ impl App {
     /// # Errors
     /// [`Error::Forbidden`] without `models:read`.
     pub async fn models(&self, actor: &Actor, after: &str, limit: i64) -> Result<Vec<Model>, Error> {
-        actor.require(Scope::ModelsRead)?;
+        self.authorize_all(actor, Action::ReadModels)?;
         Ok(self.store.models(after, limit).await?)
     }
 
@@ -52,7 +55,7 @@ impl App {
     /// # Errors
     /// [`Error::Forbidden`] without `models:read`, [`Error::NotFound`].
     pub async fn model(&self, actor: &Actor, name: &str) -> Result<Model, Error> {
-        actor.require(Scope::ModelsRead)?;
+        self.authorize_all(actor, Action::ReadModels)?;
         self.store
             .model(name)
             .await?

@@ -41,13 +41,11 @@ pub async fn run(app: App, stop: CancellationToken) {
 
 async fn flush(app: &App) -> Result<(), setpoint_store::Error> {
     loop {
-        let marks = app.settings.marks.take(STEP);
+        let marks = app.settings.marks.next(STEP);
         if marks.is_empty() {
             return Ok(());
         }
-        if let Err(error) = app.store.mark_settings(&marks).await {
-            app.settings.marks.put_back(marks);
-            return Err(error);
-        }
+        app.store.mark_settings(&marks).await?;
+        app.settings.marks.written(marks);
     }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use serde_json::json;
 use setpoint_model::{
-    Scope, Serial,
+    Serial,
     settings::{
         Document, Effective, Layer, Malformed, Patch, Schema, Source, diff::diff, document,
         layers::effective, schema,
@@ -12,7 +13,7 @@ use setpoint_model::{
 };
 use setpoint_store::settings::{LockedSettings, NewVersion, Settings};
 
-use crate::app::{Actor, App, Error, FieldErrors};
+use crate::app::{Actor, App, Error, FieldErrors, policy::Action};
 
 /// How often a change that ran into another transaction is tried in all.
 const ATTEMPTS: usize = 3;
@@ -57,7 +58,8 @@ impl App {
         precondition: &Precondition,
         source: Source,
     ) -> Result<Settings, Error> {
-        actor.require(Scope::SettingsWrite)?;
+        self.authorize_device(actor, Action::WriteSettings, serial)
+            .await?;
         let patch = Patch::parse(patch, self.settings.limits)?;
         let edit = |settings: &Settings, schema: &Schema| patched(settings, schema, &patch);
         self.change(actor, serial, precondition, source, &edit).await
@@ -74,7 +76,8 @@ impl App {
         overrides: &[u8],
         precondition: &Precondition,
     ) -> Result<Settings, Error> {
-        actor.require(Scope::SettingsWrite)?;
+        self.authorize_device(actor, Action::WriteSettings, serial)
+            .await?;
         let overrides = document::parse(overrides, self.settings.limits)?;
         let edit = |_: &Settings, _: &Schema| Ok(overrides.clone());
         self.change(actor, serial, precondition, Source::Rest, &edit)
@@ -92,7 +95,8 @@ impl App {
         version: i64,
         precondition: &Precondition,
     ) -> Result<Settings, Error> {
-        actor.require(Scope::SettingsWrite)?;
+        self.authorize_device(actor, Action::WriteSettings, serial)
+            .await?;
         let device = self
             .store
             .device_id(serial)
@@ -169,6 +173,7 @@ impl App {
             .cloned()
             .ok_or(Error::NotFound { what: "device" })?;
         precondition.check(before.version)?;
+        let (old_version, old_document) = (before.version, before.document.clone());
         let schema = self
             .schema_of(&mut locked, &before.model, before.model_version)
             .await?;
@@ -176,6 +181,14 @@ impl App {
         let after = self
             .write_change(&mut locked, before, overrides, &schema, actor, source)
             .await?;
+        if after.settings.version != old_version {
+            let entry = self.entry(actor, Action::WriteSettings.name(), format!("device:{serial}"));
+            let entry = entry.before(json!({"version": old_version}));
+            let changed = diff(&old_document, &after.settings.document);
+            let after =
+                json!({"version": after.settings.version, "source": source.as_str(), "diff": changed});
+            locked.audit(&entry.after(after)).await?;
+        }
         // A commit waits for the disk even if all it has to keep are the locks it held.
         if after.written == Written::Nothing {
             locked.release().await?;

@@ -1,12 +1,12 @@
 //! The story of each version: its steps, and a verdict in plain words.
 
 use setpoint_model::{
-    Scope, Serial,
-    settings::{Connection, verdict},
+    Serial,
+    settings::{Connection, Timeline, verdict},
 };
-use setpoint_store::settings::{SettingsVersion, VersionsOf};
+use setpoint_store::settings::{DeliveryMark, SettingsVersion, VersionsOf};
 
-use crate::app::{Actor, App, Error};
+use crate::app::{Actor, App, Error, policy::Action};
 
 /// One version with its verdict.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,14 +29,15 @@ impl App {
         before: Option<i64>,
         limit: i64,
     ) -> Result<Vec<VersionStory>, Error> {
-        actor.require(Scope::SettingsRead)?;
+        self.authorize_device(actor, Action::ReadSettings, serial).await?;
+        let marks = self.settings.marks.of(serial);
         let of = self
             .store
             .versions_of(serial)
             .await?
             .ok_or(Error::NotFound { what: "device" })?;
         let versions = self.store.settings_versions(of.device_id, before, limit).await?;
-        Ok(self.tell(serial, &of, versions))
+        Ok(self.tell(serial, &of, &marks, versions))
     }
 
     /// One version of a device.
@@ -49,21 +50,31 @@ impl App {
         serial: &Serial,
         version: i64,
     ) -> Result<VersionStory, Error> {
-        actor.require(Scope::SettingsRead)?;
+        self.authorize_device(actor, Action::ReadSettings, serial).await?;
+        let marks = self.settings.marks.of(serial);
         let of = self
             .store
             .versions_of(serial)
             .await?
             .ok_or(Error::NotFound { what: "device" })?;
         let version = self.store.settings_version(of.device_id, version).await?;
-        let told = self.tell(serial, &of, version.into_iter().collect());
+        let told = self.tell(serial, &of, &marks, version.into_iter().collect());
         told.into_iter().next().ok_or(Error::NotFound { what: "version" })
     }
 
-    fn tell(&self, serial: &Serial, of: &VersionsOf, versions: Vec<SettingsVersion>) -> Vec<VersionStory> {
+    fn tell(
+        &self,
+        serial: &Serial,
+        of: &VersionsOf,
+        marks: &[DeliveryMark],
+        versions: Vec<SettingsVersion>,
+    ) -> Vec<VersionStory> {
         let now = self.clock.now();
         let connection = self.connection(serial, of);
-        let story = |version: SettingsVersion| {
+        let story = |mut version: SettingsVersion| {
+            for mark in marks.iter().filter(|mark| mark.version == version.version) {
+                add(&mut version.timeline, mark);
+            }
             let acknowledged = version.version == of.current && of.reported == Some(of.current);
             let facts = verdict::Facts {
                 version: version.version,
@@ -92,4 +103,10 @@ impl App {
             (None, None) => Connection::Never,
         }
     }
+}
+
+/// Adds steps that are on their way to the database.
+fn add(timeline: &mut Timeline, mark: &DeliveryMark) {
+    timeline.published = timeline.published.or(mark.published).or(mark.delivered);
+    timeline.delivered = timeline.delivered.or(mark.delivered);
 }

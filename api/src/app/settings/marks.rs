@@ -27,10 +27,22 @@ struct Shared {
     dropped: Counter,
 }
 
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Steps {
     published: Option<DateTime<Utc>>,
     delivered: Option<DateTime<Utc>>,
+}
+
+impl Steps {
+    fn mark(self, (serial, version): &(Serial, i64)) -> DeliveryMark {
+        let Self { published, delivered } = self;
+        DeliveryMark {
+            serial: serial.clone(),
+            version: *version,
+            published,
+            delivered,
+        }
+    }
 }
 
 impl Marks {
@@ -73,37 +85,41 @@ impl Marks {
         }
     }
 
-    /// Takes up to `limit` marks.
-    pub(crate) fn take(&self, limit: usize) -> Vec<DeliveryMark> {
+    /// Up to `limit` marks, which wait until they are [`Self::written`].
+    pub(crate) fn next(&self, limit: usize) -> Vec<DeliveryMark> {
         self.with(|waiting| {
-            let keys: Vec<(Serial, i64)> = waiting.keys().take(limit).cloned().collect();
-            let mut marks = Vec::with_capacity(keys.len());
-            for key in keys {
-                if let Some(Steps { published, delivered }) = waiting.remove(&key) {
-                    let (serial, version) = key;
-                    marks.push(DeliveryMark {
-                        serial,
-                        version,
-                        published,
-                        delivered,
-                    });
-                }
-            }
-            marks
+            waiting
+                .iter()
+                .take(limit)
+                .map(|(key, steps)| steps.mark(key))
+                .collect()
         })
     }
 
-    /// Puts back what could not be written.
-    pub(crate) fn put_back(&self, marks: Vec<DeliveryMark>) {
-        for DeliveryMark {
-            serial,
-            version,
-            published,
-            delivered,
-        } in marks
-        {
-            self.add(&serial, version, Steps { published, delivered });
-        }
+    /// These marks are in the database; what was added to one since waits on.
+    pub(crate) fn written(&self, marks: Vec<DeliveryMark>) {
+        self.with(|waiting| {
+            for DeliveryMark {
+                serial,
+                version,
+                published,
+                delivered,
+            } in marks
+            {
+                let key = (serial, version);
+                if waiting.get(&key) == Some(&Steps { published, delivered }) {
+                    waiting.remove(&key);
+                }
+            }
+        });
+    }
+
+    /// The marks of a device that wait: to be asked for before the database is, which may have them a moment later.
+    pub(super) fn of(&self, serial: &Serial) -> Vec<DeliveryMark> {
+        self.with(|waiting| {
+            let own = waiting.iter().filter(|((device, _), _)| device == serial);
+            own.map(|(key, steps)| steps.mark(key)).collect()
+        })
     }
 
     /// Adds steps; the first of each kind stays.
@@ -153,17 +169,28 @@ mod tests {
         marks.published(&a, 7, at(1));
         marks.delivered(&a, 7, at(2));
         marks.wait().await;
-        let taken = marks.take(10);
         let expected = DeliveryMark {
-            serial: a,
+            serial: a.clone(),
             version: 7,
             published: Some(at(1)),
             delivered: Some(at(2)),
         };
-        assert_eq!(taken, [expected]);
-        assert!(marks.take(10).is_empty());
-        marks.put_back(taken.clone());
-        assert_eq!(marks.take(10), taken);
+        assert_eq!(marks.next(10), std::slice::from_ref(&expected));
+        assert_eq!(marks.of(&a), std::slice::from_ref(&expected));
+        assert!(marks.of(&"B".parse().unwrap()).is_empty());
+        marks.written(vec![expected]);
+        assert!(marks.next(10).is_empty());
+    }
+
+    #[test]
+    fn a_step_that_came_during_the_write_waits_on() {
+        let marks = Marks::new(Counter::default());
+        let a: Serial = "A".parse().unwrap();
+        marks.published(&a, 7, at(1));
+        let writing = marks.next(10);
+        marks.delivered(&a, 7, at(2));
+        marks.written(writing);
+        assert_eq!(marks.next(10)[0].delivered, Some(at(2)));
     }
 
     #[test]
@@ -174,6 +201,6 @@ mod tests {
             marks.delivered(&a, version, at(0));
         }
         assert_eq!(marks.0.dropped.get(), 5);
-        assert_eq!(marks.take(usize::MAX).len(), MAX_WAITING);
+        assert_eq!(marks.next(usize::MAX).len(), MAX_WAITING);
     }
 }

@@ -6,11 +6,11 @@ mod history;
 mod marks;
 mod metrics;
 
-use setpoint_model::{Scope, Serial, settings::Limits};
+use setpoint_model::{Serial, settings::Limits};
 use setpoint_store::settings::Settings;
 use tokio::sync::mpsc;
 
-use super::{Actor, App, Error, models::Schemas};
+use super::{Actor, App, Error, models::Schemas, policy::Action};
 use crate::config;
 
 pub use ack::{Acknowledgement, Acknowledgements};
@@ -66,7 +66,7 @@ impl App {
     /// # Errors
     /// [`Error::Forbidden`] without `settings:read`, [`Error::NotFound`].
     pub async fn settings(&self, actor: &Actor, serial: &Serial) -> Result<Settings, Error> {
-        actor.require(Scope::SettingsRead)?;
+        self.authorize_device(actor, Action::ReadSettings, serial).await?;
         self.store
             .settings(serial)
             .await?

@@ -1,5 +1,7 @@
 //! The query of a list of devices: filters, order and cursor.
 
+use std::collections::HashSet;
+
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -76,63 +78,94 @@ impl Asked {
     /// 422 with a message for each that is unknown, given twice or not valid.
     pub(super) fn parse(parameters: Vec<(String, String)>) -> Result<Self, Problem> {
         let mut errors = FieldErrors::new();
-        let mut filter = DeviceFilter::default();
-        let mut sort = DeviceSort {
-            key: SortKey::Serial,
-            descending: false,
-        };
-        let (mut limit, mut cursor) = (None, None);
-        let mut seen = Vec::new();
+        let mut read = Parameters::default();
+        let mut seen = HashSet::new();
         for (name, value) in parameters {
             let outcome = if seen.contains(&name) {
                 Err("is given twice".to_owned())
-            } else if value.chars().count() > MAX_FILTER && name != "cursor" {
-                Err(format!("at most {MAX_FILTER} characters"))
-            } else if value.contains('\0') {
-                Err("may not contain the character U+0000".to_owned())
             } else {
-                match name.as_str() {
-                    "serial" => Ok(filter.serial = Some(value)),
-                    "name" => Ok(filter.name = Some(value)),
-                    "model" => Ok(filter.model = Some(value)),
-                    "time_zone" => Ok(filter.time_zone = Some(value)),
-                    "q" => Ok(filter.search = Some(value).filter(|value| !value.is_empty())),
-                    "online" => flag(&value).map(|online| filter.online = Some(online)),
-                    "sort" => parse_sort(&value).map(|asked| sort = asked),
-                    "limit" => number(&value).map(|asked| limit = Some(asked)),
-                    "cursor" => Ok(cursor = Some(value)),
-                    _ => match name.strip_prefix("tag.").filter(|tag| !tag.is_empty()) {
-                        Some(_) if filter.tags.len() >= MAX_TAGS => Err(format!("at most {MAX_TAGS} tags")),
-                        Some(tag) => Ok(filter.tags.push((tag.to_owned(), meanings(value)))),
-                        None => Err("is not known here".to_owned()),
-                    },
-                }
+                read.set(&name, value)
             };
             if let Err(message) = outcome {
                 errors.insert(name.clone(), message);
             }
-            seen.push(name);
+            seen.insert(name);
         }
-        let after = match cursor.as_deref().map(|cursor| position(sort, cursor)) {
-            Some(None) => {
-                errors.insert(
-                    "cursor".to_owned(),
-                    "is not a cursor of this list and order".to_owned(),
-                );
-                None
-            }
-            Some(Some(after)) => Some(after),
-            None => None,
-        };
+        let Parameters {
+            filter,
+            sort,
+            limit,
+            cursor,
+        } = read;
+        let after = cursor.as_deref().map(|cursor| position(sort, cursor));
+        if after == Some(None) {
+            errors.insert(
+                "cursor".to_owned(),
+                "is not a cursor of this list and order".to_owned(),
+            );
+        }
         if !errors.is_empty() {
             return Err(Error::Invalid { errors }.into());
         }
         Ok(Self {
             filter,
             sort,
-            after,
+            after: after.flatten(),
             limit: page::limit(limit)?,
         })
+    }
+}
+
+/// The parameters as they are read one by one.
+struct Parameters {
+    filter: DeviceFilter,
+    sort: DeviceSort,
+    limit: Option<i64>,
+    cursor: Option<String>,
+}
+
+impl Default for Parameters {
+    fn default() -> Self {
+        let sort = DeviceSort {
+            key: SortKey::Serial,
+            descending: false,
+        };
+        Self {
+            filter: DeviceFilter::default(),
+            sort,
+            limit: None,
+            cursor: None,
+        }
+    }
+}
+
+impl Parameters {
+    /// Sets one; the error is a sentence without its name.
+    fn set(&mut self, name: &str, value: String) -> Result<(), String> {
+        if value.contains('\0') {
+            return Err("may not contain the character U+0000".to_owned());
+        }
+        if value.chars().count() > MAX_FILTER && name != "cursor" {
+            return Err(format!("at most {MAX_FILTER} characters"));
+        }
+        let filter = &mut self.filter;
+        match name {
+            "serial" => filter.serial = Some(value),
+            "name" => filter.name = Some(value),
+            "model" => filter.model = Some(value),
+            "time_zone" => filter.time_zone = Some(value),
+            "q" => filter.search = Some(value).filter(|value| !value.is_empty()),
+            "online" => filter.online = Some(flag(&value)?),
+            "sort" => self.sort = parse_sort(&value)?,
+            "limit" => self.limit = Some(number(&value)?),
+            "cursor" => self.cursor = Some(value),
+            _ => match name.strip_prefix("tag.").filter(|tag| !tag.is_empty()) {
+                Some(_) if filter.tags.len() >= MAX_TAGS => return Err(format!("at most {MAX_TAGS} tags")),
+                Some(tag) => filter.tags.push((tag.to_owned(), meanings(value))),
+                None => return Err("is not known here".to_owned()),
+            },
+        }
+        Ok(())
     }
 }
 
