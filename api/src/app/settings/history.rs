@@ -105,8 +105,9 @@ impl App {
     }
 }
 
-/// Adds steps that are on their way to the database.
+/// Adds steps that are on their way to the database, where the earliest word on each step counts.
 fn add(timeline: &mut Timeline, mark: &DeliveryMark) {
-    timeline.published = timeline.published.or(mark.published).or(mark.delivered);
-    timeline.delivered = timeline.delivered.or(mark.delivered);
+    let published = [timeline.published, mark.published, mark.delivered];
+    timeline.published = published.into_iter().flatten().min();
+    timeline.delivered = [timeline.delivered, mark.delivered].into_iter().flatten().min();
 }
