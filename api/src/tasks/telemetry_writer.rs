@@ -33,6 +33,9 @@ use crate::{
 /// After a duplicate, this many commits go by the staging table.
 const MERGES_AFTER_DUPLICATE: u32 = 32;
 
+/// A commit is not cut smaller than this many rows: its own cost would show.
+const SMALLEST_SHARE: usize = 500;
+
 /// Pauses between attempts while Postgres is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -108,7 +111,8 @@ impl Writer {
             let Ok(turn) = Arc::clone(&free).acquire_owned().await else {
                 break;
             };
-            let Some(batches) = collect(&mut queue, config.batch_rows, not_before, &writer.stop).await else {
+            let enough = writer.share(config);
+            let Some(batches) = collect(&mut queue, enough, not_before, &writer.stop).await else {
                 break;
             };
             not_before = Instant::now() + config.batch_wait;
@@ -120,6 +124,13 @@ impl Writer {
         }
         commits.close();
         commits.wait().await;
+    }
+
+    /// How many rows one commit takes of those that are outstanding. With all of them, devices that wait for their
+    /// acknowledgements and Postgres would take turns; in shares, both are always busy.
+    fn share(&self, config: &config::Telemetry) -> usize {
+        let outstanding = usize::try_from(self.metrics.queued.get()).unwrap_or(0);
+        (outstanding / config.writers).clamp(SMALLEST_SHARE.min(config.batch_rows), config.batch_rows)
     }
 
     /// Commits the batches together and completes their receipts.
