@@ -244,6 +244,12 @@ impl Server {
             app: app.clone(),
             tasks: tasks.clone(),
             registry: Arc::clone(&registry),
+            public: Arc::new(http::Public {
+                http: config.http.public_url.clone(),
+                mqtt: config.claiming.mqtt_url.clone(),
+                mqtt_tls_port: addresses.mqtt_tls.map(|address| address.port()),
+                mqtt_port: addresses.mqtt.map(|address| address.port()),
+            }),
         };
         let websocket = match &config.mqtt.websocket {
             Some(path) => http::websocket::routes(path, edge.clone(), config.mqtt.limits.max_packet_size),

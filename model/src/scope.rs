@@ -29,6 +29,8 @@ scopes! {
     DevicesRead = "devices:read",
     /// Create, change and delete devices and their credentials.
     DevicesWrite = "devices:write",
+    /// Register devices to oneself, share them, and give them up.
+    DevicesClaim = "devices:claim",
     /// Read settings, their history and status.
     SettingsRead = "settings:read",
     /// Change settings.
@@ -43,6 +45,10 @@ scopes! {
     ModelsWrite = "models:write",
     /// Connect to MQTT as an operator.
     Mqtt = "mqtt",
+    /// Make, list and delete API tokens: one's own, or everybody's for an administrator.
+    TokensWrite = "tokens:write",
+    /// Read the audit log.
+    AuditRead = "audit:read",
     /// Read Prometheus metrics.
     MetricsRead = "metrics:read",
     /// Everything, people and tokens included.

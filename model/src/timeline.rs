@@ -90,6 +90,13 @@ kinds! {
         /// Why, for people.
         reason: String,
     } = "login_refused",
+    /// Something showed this device's own credential after it was reported stolen, and was refused.
+    StolenSeen {
+        /// Where from: address and port.
+        address: String,
+        /// `tcp`, `tls`, `websocket` or `http`.
+        transport: String,
+    } = "stolen_seen",
     /// It tried to publish or subscribe where it may not.
     AccessDenied {
         /// The session.

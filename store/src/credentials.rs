@@ -3,7 +3,11 @@
 use chrono::{DateTime, Utc};
 use setpoint_model::{DeviceId, Serial, credential::SecretHash, timeline::Facts};
 
-use crate::{Error, Result, Store, settings::parse};
+use crate::{
+    Error, Result, Store,
+    audit::{self, NewEntry},
+    settings::parse,
+};
 
 /// A device's credential.
 #[derive(Debug, Clone)]
@@ -14,11 +18,25 @@ pub struct Credential {
     pub serial: Serial,
     /// The hash of its token.
     pub hash: SecretHash,
+    /// The hash of the token before, and until when that still holds.
+    pub previous: Option<(SecretHash, DateTime<Utc>)>,
+    /// Whether the device was reported stolen, and is refused whatever it presents.
+    pub stolen: bool,
 }
 
 fn hash(bytes: &[u8]) -> Result<SecretHash> {
     let wrong = || Error::Query(sqlx::Error::Decode("a credential's hash is not 32 bytes".into()));
     SecretHash::from_stored(bytes).ok_or_else(wrong)
+}
+
+fn previous(
+    hash_bytes: Option<&[u8]>,
+    until: Option<DateTime<Utc>>,
+) -> Result<Option<(SecretHash, DateTime<Utc>)>> {
+    match (hash_bytes, until) {
+        (Some(bytes), Some(until)) => Ok(Some((hash(bytes)?, until))),
+        _ => Ok(None),
+    }
 }
 
 impl Store {
@@ -28,7 +46,8 @@ impl Store {
     /// When the database fails.
     pub async fn credential(&self, serial: &Serial) -> Result<Option<Credential>> {
         let row = sqlx::query!(
-            "SELECT d.id, c.hash FROM devices d JOIN device_credentials c ON c.device_id = d.id WHERE d.serial = $1",
+            r#"SELECT d.id, c.hash, c.previous_hash, c.previous_until, d.stolen_at IS NOT NULL AS "stolen!"
+               FROM devices d JOIN device_credentials c ON c.device_id = d.id WHERE d.serial = $1"#,
             serial.as_str(),
         )
         .fetch_optional(&self.pool)
@@ -38,6 +57,8 @@ impl Store {
                 device_id: DeviceId(row.id),
                 serial: serial.clone(),
                 hash: hash(&row.hash)?,
+                previous: previous(row.previous_hash.as_deref(), row.previous_until)?,
+                stolen: row.stolen,
             })
         })
         .transpose()
@@ -49,8 +70,9 @@ impl Store {
     /// When the database fails.
     pub async fn credentials_page(&self, after: DeviceId, limit: i64) -> Result<Vec<Credential>> {
         let rows = sqlx::query!(
-            "SELECT d.id, d.serial, c.hash FROM device_credentials c JOIN devices d ON d.id = c.device_id
-             WHERE c.device_id > $1 ORDER BY c.device_id LIMIT $2",
+            r#"SELECT d.id, d.serial, c.hash, c.previous_hash, c.previous_until, d.stolen_at IS NOT NULL AS "stolen!"
+               FROM device_credentials c JOIN devices d ON d.id = c.device_id
+               WHERE c.device_id > $1 ORDER BY c.device_id LIMIT $2"#,
             after.0,
             limit,
         )
@@ -62,12 +84,15 @@ impl Store {
                     device_id: DeviceId(row.id),
                     serial: parse(&row.serial)?,
                     hash: hash(&row.hash)?,
+                    previous: previous(row.previous_hash.as_deref(), row.previous_until)?,
+                    stolen: row.stolen,
                 })
             })
             .collect()
     }
 
-    /// Gives a device a credential in place of any it had; `None` if there is no such device.
+    /// Gives a device a credential in place of any it had; the former one holds until `grace_until`, if that is given.
+    /// `None` if there is no such device.
     ///
     /// # Errors
     /// When the database fails.
@@ -75,44 +100,62 @@ impl Store {
         &self,
         serial: &Serial,
         hash: &SecretHash,
-        actor: &str,
-        at: DateTime<Utc>,
+        grace_until: Option<DateTime<Utc>>,
+        entry: &NewEntry,
     ) -> Result<Option<DeviceId>> {
         let facts = Facts::CredentialRotated {
-            actor: actor.to_owned(),
+            actor: entry.actor.clone(),
         };
+        let mut transaction = self.pool.begin().await?;
         let id = sqlx::query_scalar!(
             "WITH device AS (SELECT id FROM devices WHERE serial = $1 FOR KEY SHARE),
              credential AS (
-                 INSERT INTO device_credentials (device_id, hash, created_at) SELECT id, $2, $3 FROM device
-                 ON CONFLICT (device_id) DO UPDATE SET hash = excluded.hash, created_at = excluded.created_at),
+                 INSERT INTO device_credentials AS c (device_id, hash, created_at) SELECT id, $2, $3 FROM device
+                 ON CONFLICT (device_id) DO UPDATE
+                 SET hash = excluded.hash, created_at = excluded.created_at, previous_until = $6,
+                     previous_hash = CASE WHEN $6::timestamptz IS NULL THEN NULL ELSE c.hash END),
              event AS (
                  INSERT INTO device_events (device_id, at, kind, data) SELECT id, $3, $4, $5 FROM device)
              SELECT id FROM device",
             serial.as_str(),
             hash.as_bytes().as_slice(),
-            at,
+            entry.at,
             facts.kind().as_str(),
             facts.to_json(),
+            grace_until,
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *transaction)
         .await?;
-        Ok(id.map(DeviceId))
+        let Some(id) = id else { return Ok(None) };
+        audit::write(&mut transaction, entry).await?;
+        transaction.commit().await?;
+        Ok(Some(DeviceId(id)))
+    }
+
+    /// Ends the former tokens whose grace is over; the devices they were of.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn end_grace(&self, now: DateTime<Utc>) -> Result<Vec<Serial>> {
+        let serials = sqlx::query_scalar!(
+            "UPDATE device_credentials c SET previous_hash = NULL, previous_until = NULL
+             FROM devices d WHERE d.id = c.device_id AND c.previous_until <= $1 RETURNING d.serial",
+            now,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        serials.iter().map(|serial| parse(serial)).collect()
     }
 
     /// Takes a device's credential away, if it has one; `None` if there is no such device.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn revoke_credential(
-        &self,
-        serial: &Serial,
-        actor: &str,
-        at: DateTime<Utc>,
-    ) -> Result<Option<DeviceId>> {
+    pub async fn revoke_credential(&self, serial: &Serial, entry: &NewEntry) -> Result<Option<DeviceId>> {
         let facts = Facts::CredentialRevoked {
-            actor: actor.to_owned(),
+            actor: entry.actor.clone(),
         };
+        let mut transaction = self.pool.begin().await?;
         let id = sqlx::query_scalar!(
             "WITH device AS (SELECT id FROM devices WHERE serial = $1 FOR KEY SHARE),
              revoked AS (
@@ -121,12 +164,15 @@ impl Store {
                  INSERT INTO device_events (device_id, at, kind, data) SELECT device_id, $2, $3, $4 FROM revoked)
              SELECT id FROM device",
             serial.as_str(),
-            at,
+            entry.at,
             facts.kind().as_str(),
             facts.to_json(),
         )
-        .fetch_optional(&self.pool)
+        .fetch_optional(&mut *transaction)
         .await?;
-        Ok(id.map(DeviceId))
+        let Some(id) = id else { return Ok(None) };
+        audit::write(&mut transaction, entry).await?;
+        transaction.commit().await?;
+        Ok(Some(DeviceId(id)))
     }
 }

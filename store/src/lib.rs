@@ -4,13 +4,18 @@
 //! Nothing above this crate sees SQL or an [`sqlx::Error`]. "Not found" is `Ok(None)`; everything else that
 //! can go wrong is an [`Error`].
 
+pub mod audit;
+pub mod claims;
 pub mod credentials;
 mod database;
 pub mod devices;
 pub mod embedded;
 mod error;
+pub mod factory;
 pub mod models;
+pub mod owners;
 pub mod presence;
+pub mod sessions;
 pub mod settings;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing"))]

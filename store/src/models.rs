@@ -19,6 +19,8 @@ pub struct Model {
     pub telemetry: Document,
     /// The schema's version: rises with each change.
     pub version: i32,
+    /// Whether a device must show its factory secret to be claimed.
+    pub claim_secret: bool,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it last changed.
@@ -31,6 +33,7 @@ struct Row {
     settings: Json<Document>,
     telemetry: Json<Document>,
     version: i32,
+    claim_secret: bool,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -43,6 +46,7 @@ impl From<Row> for Model {
             settings: row.settings.0,
             telemetry: row.telemetry.0,
             version: row.version,
+            claim_secret: row.claim_secret,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
@@ -58,7 +62,7 @@ impl Store {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT name, title, settings AS "settings: Json<Document>", telemetry AS "telemetry: Json<Document>",
-                      version, created_at, updated_at
+                      version, claim_secret, created_at, updated_at
                FROM models WHERE name > $1 ORDER BY name LIMIT $2"#,
             after,
             limit,
@@ -76,7 +80,7 @@ impl Store {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT name, title, settings AS "settings: Json<Document>", telemetry AS "telemetry: Json<Document>",
-                      version, created_at, updated_at
+                      version, claim_secret, created_at, updated_at
                FROM models WHERE name = $1"#,
             name,
         )
@@ -108,7 +112,7 @@ impl LockedSettings {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT name, title, settings AS "settings: Json<Document>", telemetry AS "telemetry: Json<Document>",
-                      version, created_at, updated_at
+                      version, claim_secret, created_at, updated_at
                FROM models WHERE name = $1"#,
             name,
         )

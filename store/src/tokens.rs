@@ -1,10 +1,13 @@
 //! API tokens: SHA-256 hashes with a name, scopes and an end.
 
 use chrono::{DateTime, Utc};
-use setpoint_model::{Scope, credential::SecretHash};
+use setpoint_model::{Role, Scope, credential::SecretHash};
 use uuid::Uuid;
 
-use crate::{Result, Store};
+use crate::{
+    Result, Store,
+    audit::{self, NewEntry},
+};
 
 /// An API token as it is stored: everything but the secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct ApiToken {
     pub scopes: Vec<Scope>,
     /// The person who made it; `None` for one made on the server itself.
     pub created_by: Option<Uuid>,
+    /// That person's present role: the token may never do more. `None` as for `created_by`.
+    pub maker_role: Option<Role>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// From when on it no longer holds; `None` for never.
@@ -30,6 +35,7 @@ struct Row {
     name: String,
     scopes: Vec<String>,
     created_by: Option<Uuid>,
+    maker_role: Option<String>,
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
     last_used_at: Option<DateTime<Utc>>,
@@ -42,6 +48,8 @@ impl From<Row> for ApiToken {
             name: row.name,
             scopes: row.scopes.iter().filter_map(|scope| scope.parse().ok()).collect(),
             created_by: row.created_by,
+            // A role that this version doesn't know gives no rights.
+            maker_role: row.maker_role.map(|role| role.parse().unwrap_or(Role::Owner)),
             created_at: row.created_at,
             expires_at: row.expires_at,
             last_used_at: row.last_used_at,
@@ -54,7 +62,8 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::Error`].
-    pub async fn insert_token(&self, token: &ApiToken, hash: &SecretHash) -> Result<()> {
+    pub async fn insert_token(&self, token: &ApiToken, hash: &SecretHash, entry: &NewEntry) -> Result<()> {
+        let mut transaction = self.pool.begin().await?;
         let scopes: Vec<String> = token
             .scopes
             .iter()
@@ -71,8 +80,10 @@ impl Store {
             token.created_at,
             token.expires_at,
         )
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
+        audit::write(&mut transaction, entry).await?;
+        transaction.commit().await?;
         Ok(())
     }
 
@@ -83,8 +94,9 @@ impl Store {
     pub async fn token_by_hash(&self, hash: &SecretHash) -> Result<Option<ApiToken>> {
         let row = sqlx::query_as!(
             Row,
-            "select id, name, scopes, created_by, created_at, expires_at, last_used_at
-             from api_tokens where hash = $1",
+            r#"select t.id, t.name, t.scopes, t.created_by, u.role as "maker_role?", t.created_at, t.expires_at,
+                      t.last_used_at
+               from api_tokens t left join users u on u.id = t.created_by where t.hash = $1"#,
             hash.as_bytes().as_slice(),
         )
         .fetch_optional(&self.pool)
@@ -99,8 +111,9 @@ impl Store {
     pub async fn token(&self, id: Uuid) -> Result<Option<ApiToken>> {
         let row = sqlx::query_as!(
             Row,
-            "select id, name, scopes, created_by, created_at, expires_at, last_used_at
-             from api_tokens where id = $1",
+            r#"select t.id, t.name, t.scopes, t.created_by, u.role as "maker_role?", t.created_at, t.expires_at,
+                      t.last_used_at
+               from api_tokens t left join users u on u.id = t.created_by where t.id = $1"#,
             id,
         )
         .fetch_optional(&self.pool)
@@ -108,18 +121,26 @@ impl Store {
         Ok(row.map(ApiToken::from))
     }
 
-    /// Up to `limit` tokens, newest first, those older than `before` if it is given.
+    /// Up to `limit` tokens, newest first, those older than `before` and of this maker if they are given.
     ///
     /// # Errors
     /// [`crate::Error`].
-    pub async fn tokens(&self, before: Option<Uuid>, limit: i64) -> Result<Vec<ApiToken>> {
+    pub async fn tokens(
+        &self,
+        maker: Option<Uuid>,
+        before: Option<Uuid>,
+        limit: i64,
+    ) -> Result<Vec<ApiToken>> {
         let rows = sqlx::query_as!(
             Row,
-            "select id, name, scopes, created_by, created_at, expires_at, last_used_at
-             from api_tokens where $1::uuid is null or id < $1
-             order by id desc limit $2",
+            r#"select t.id, t.name, t.scopes, t.created_by, u.role as "maker_role?", t.created_at, t.expires_at,
+                      t.last_used_at
+               from api_tokens t left join users u on u.id = t.created_by
+               where ($1::uuid is null or t.id < $1) and ($3::uuid is null or t.created_by = $3)
+               order by t.id desc limit $2"#,
             before,
             limit,
+            maker,
         )
         .fetch_all(&self.pool)
         .await?;
@@ -130,11 +151,28 @@ impl Store {
     ///
     /// # Errors
     /// [`crate::Error`].
-    pub async fn delete_token(&self, id: Uuid) -> Result<bool> {
+    pub async fn delete_token(&self, id: Uuid, entry: &NewEntry) -> Result<bool> {
+        let mut transaction = self.pool.begin().await?;
         let done = sqlx::query!("delete from api_tokens where id = $1", id)
-            .execute(&self.pool)
+            .execute(&mut *transaction)
             .await?;
-        Ok(done.rows_affected() > 0)
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        audit::write(&mut transaction, entry).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// The ids of a person's tokens.
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn token_ids_of(&self, user: Uuid) -> Result<Vec<Uuid>> {
+        let ids = sqlx::query_scalar!("select id from api_tokens where created_by = $1", user)
+            .fetch_all(&self.pool)
+            .await?;
+        Ok(ids)
     }
 
     /// Notes when tokens were last used. A time before the one noted already changes nothing.

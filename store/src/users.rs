@@ -1,9 +1,14 @@
 //! People who sign in.
 
 use chrono::{DateTime, Utc};
+use setpoint_model::Role;
 use uuid::Uuid;
 
-use crate::{Result, Store};
+use crate::{
+    Error, Result, Store,
+    audit::{self, NewEntry},
+    settings::parse,
+};
 
 /// A person, with the hash of their password.
 #[derive(Clone)]
@@ -14,12 +19,14 @@ pub struct User {
     pub username: String,
     /// Their address.
     pub email: Option<String>,
-    /// `admin`, `operator`, `viewer` or `owner`.
-    pub role: String,
+    /// What they may do.
+    pub role: Role,
     /// The password's argon2id hash, in PHC form.
     pub password_hash: String,
     /// When they were added.
     pub created_at: DateTime<Utc>,
+    /// When they were last changed.
+    pub updated_at: DateTime<Utc>,
 }
 
 impl std::fmt::Debug for User {
@@ -32,12 +39,50 @@ impl std::fmt::Debug for User {
     }
 }
 
+struct Row {
+    id: Uuid,
+    username: String,
+    email: Option<String>,
+    role: String,
+    password_hash: String,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+impl TryFrom<Row> for User {
+    type Error = Error;
+
+    fn try_from(row: Row) -> Result<Self> {
+        Ok(Self {
+            id: row.id,
+            username: row.username,
+            email: row.email,
+            role: parse(&row.role)?,
+            password_hash: row.password_hash,
+            created_at: row.created_at,
+            updated_at: row.updated_at,
+        })
+    }
+}
+
+/// What became of a change or a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// It is made.
+    Done,
+    /// There is nobody of this id.
+    NotFound,
+    /// It would leave the server without an administrator.
+    LastAdministrator,
+}
+
 impl Store {
     /// Adds a person; `false` if the name is taken, which changes nothing.
     ///
     /// # Errors
     /// [`crate::Error`].
-    pub async fn insert_user(&self, user: &User) -> Result<bool> {
+    pub async fn insert_user(&self, user: &User, entry: &NewEntry) -> Result<bool> {
+        let mut transaction = self.pool.begin().await?;
         let done = sqlx::query!(
             "insert into users (id, username, email, role, password_hash, created_at, updated_at)
              values ($1, $2, $3, $4, $5, $6, $6)
@@ -45,13 +90,18 @@ impl Store {
             user.id,
             user.username,
             user.email,
-            user.role,
+            user.role.as_str(),
             user.password_hash,
             user.created_at,
         )
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        Ok(done.rows_affected() > 0)
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        audit::write(&mut transaction, entry).await?;
+        transaction.commit().await?;
+        Ok(true)
     }
 
     /// The person of this name, in lower case.
@@ -59,14 +109,48 @@ impl Store {
     /// # Errors
     /// [`crate::Error`].
     pub async fn user_by_name(&self, username: &str) -> Result<Option<User>> {
-        let user = sqlx::query_as!(
-            User,
-            "select id, username, email, role, password_hash, created_at from users where username = $1",
+        let row = sqlx::query_as!(
+            Row,
+            "select id, username, email, role, password_hash, created_at, updated_at
+             from users where username = $1",
             username,
         )
         .fetch_optional(&self.pool)
         .await?;
-        Ok(user)
+        row.map(User::try_from).transpose()
+    }
+
+    /// The person of this id.
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn user(&self, id: Uuid) -> Result<Option<User>> {
+        let row = sqlx::query_as!(
+            Row,
+            "select id, username, email, role, password_hash, created_at, updated_at
+             from users where id = $1",
+            id,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        row.map(User::try_from).transpose()
+    }
+
+    /// A page of people by name: those behind `after`, all if it is empty.
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn users(&self, after: &str, limit: i64) -> Result<Vec<User>> {
+        let rows = sqlx::query_as!(
+            Row,
+            "select id, username, email, role, password_hash, created_at, updated_at
+             from users where username > $1 order by username limit $2",
+            after,
+            limit,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(User::try_from).collect()
     }
 
     /// Whether anybody is there yet.
@@ -80,19 +164,73 @@ impl Store {
         Ok(there)
     }
 
-    /// Replaces a person's password; `false` if there is nobody of this name.
+    /// Writes a person's e-mail, role and password hash. Another password ends their sessions.
     ///
     /// # Errors
     /// [`crate::Error`].
-    pub async fn set_password(&self, username: &str, password_hash: &str, at: DateTime<Utc>) -> Result<bool> {
-        let done = sqlx::query!(
-            "update users set password_hash = $2, updated_at = $3 where username = $1",
-            username,
-            password_hash,
-            at,
+    pub async fn update_user(&self, user: &User, entry: &NewEntry) -> Result<Changed> {
+        let mut transaction = self.pool.begin().await?;
+        if user.role != Role::Admin && is_last(&mut transaction, user.id).await? {
+            return Ok(Changed::LastAdministrator);
+        }
+        sqlx::query!(
+            "delete from sessions s using users u
+             where s.user_id = u.id and u.id = $1 and u.password_hash <> $2",
+            user.id,
+            user.password_hash,
         )
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
-        Ok(done.rows_affected() > 0)
+        let done = sqlx::query!(
+            "update users set email = $2, role = $3, password_hash = $4, updated_at = $5 where id = $1",
+            user.id,
+            user.email,
+            user.role.as_str(),
+            user.password_hash,
+            user.updated_at,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(Changed::NotFound);
+        }
+        audit::write(&mut transaction, entry).await?;
+        transaction.commit().await?;
+        Ok(Changed::Done)
     }
+
+    /// Deletes a person with their sessions, tokens and registrations.
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn delete_user(&self, id: Uuid, entry: &NewEntry) -> Result<Changed> {
+        let mut transaction = self.pool.begin().await?;
+        if is_last(&mut transaction, id).await? {
+            return Ok(Changed::LastAdministrator);
+        }
+        let done = sqlx::query!("delete from users where id = $1", id)
+            .execute(&mut *transaction)
+            .await?;
+        if done.rows_affected() == 0 {
+            return Ok(Changed::NotFound);
+        }
+        audit::write(&mut transaction, entry).await?;
+        transaction.commit().await?;
+        Ok(Changed::Done)
+    }
+}
+
+/// Whether this is the only administrator. Two who would take each other's role wait for one another.
+async fn is_last(transaction: &mut sqlx::PgConnection, id: Uuid) -> Result<bool> {
+    sqlx::query!("select pg_advisory_xact_lock(hashtext('administrators'))")
+        .execute(&mut *transaction)
+        .await?;
+    let last = sqlx::query_scalar!(
+        r#"select exists (select from users where id = $1 and role = 'admin')
+               and not exists (select from users where id <> $1 and role = 'admin') as "last!""#,
+        id,
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    Ok(last)
 }

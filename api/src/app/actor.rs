@@ -1,22 +1,40 @@
-//! Who is asking, and what they may do.
+//! Who is asking, from where, and what they may do.
 
-use setpoint_model::{Scope, Serial, scope};
+use std::net::IpAddr;
+
+use setpoint_model::{Role, Scope, Serial, scope};
 use uuid::Uuid;
 
-use super::Error;
+use super::{
+    Error,
+    policy::{self, Action, Reach},
+};
 
 /// Whoever a request comes from, authenticated.
 #[derive(Debug, Clone)]
 pub struct Actor {
     /// Who it is.
     pub principal: Principal,
-    /// What it may do.
+    /// What they are: with `scopes`, what `policy` says they may do.
+    pub role: Role,
+    /// What a token may do at most.
     pub scopes: Vec<Scope>,
+    /// From where, if it came over the network.
+    pub address: Option<IpAddr>,
 }
 
 /// The kinds of those who ask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Principal {
+    /// A person who signed in.
+    User {
+        /// The person.
+        id: Uuid,
+        /// Their name.
+        name: String,
+        /// The session.
+        session: Uuid,
+    },
     /// The holder of an API token.
     Token {
         /// The token.
@@ -37,13 +55,54 @@ impl Actor {
     pub fn system(task: &'static str) -> Self {
         Self {
             principal: Principal::System(task),
+            role: Role::Admin,
             scopes: vec![Scope::Admin],
+            address: None,
         }
     }
 
-    /// Whether the scope is among this actor's rights.
+    /// A device, which has no rights but those a route gives it for itself.
+    pub fn device(serial: Serial) -> Self {
+        Self {
+            principal: Principal::Device(serial),
+            role: Role::Owner,
+            scopes: Vec::new(),
+            address: None,
+        }
+    }
+
+    /// The same, from an address.
+    #[must_use]
+    pub fn from(self, address: Option<IpAddr>) -> Self {
+        Self { address, ..self }
+    }
+
+    /// The person behind it, if one is known.
+    pub fn user(&self) -> Option<Uuid> {
+        match &self.principal {
+            Principal::User { id, .. } => Some(*id),
+            Principal::Token { user, .. } => *user,
+            Principal::Device(_) | Principal::System(_) => None,
+        }
+    }
+
+    /// How far this actor may go with `action`.
+    pub fn reach(&self, action: Action) -> Reach {
+        if scope::allows(&self.scopes, action.scope()) {
+            action.reach(self.role)
+        } else {
+            Reach::None
+        }
+    }
+
+    /// Whether this actor may pass the scope on to a token of theirs.
+    pub fn may_grant(&self, scope: Scope) -> bool {
+        scope::allows(&self.scopes, scope) && policy::grants(self.role, scope)
+    }
+
+    /// Whether this actor has all that the scope stands for, everywhere: who may reach some devices alone hasn't.
     pub fn may(&self, needed: Scope) -> bool {
-        scope::allows(&self.scopes, needed)
+        scope::allows(&self.scopes, needed) && policy::grants_everywhere(self.role, needed)
     }
 
     /// # Errors
@@ -56,9 +115,10 @@ impl Actor {
         }
     }
 
-    /// How history names this actor: `token:ci`, `device:HOME-1`, `system:publisher`.
+    /// How history names this actor: `user:anna`, `token:ci`, `device:HOME-1`, `system:publisher`.
     pub fn label(&self) -> String {
         match &self.principal {
+            Principal::User { name, .. } => format!("user:{name}"),
             Principal::Token { name, .. } => format!("token:{name}"),
             Principal::Device(serial) => format!("device:{serial}"),
             Principal::System(task) => format!("system:{task}"),

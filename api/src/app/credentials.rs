@@ -3,23 +3,26 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use setpoint_model::{
-    DeviceId, Scope, Serial,
+    DeviceId, Serial,
     credential::{DEVICE_TOKEN_PREFIX, Secret, SecretHash},
     presence::DisconnectReason,
 };
 use setpoint_store::credentials::Credential;
 
-use super::{Actor, App, Error};
+use super::{Actor, App, Error, owners::object, policy::Action};
 
 /// The most credentials remembered: about 150 bytes each.
 const MAX_REMEMBERED: usize = 200_000;
 /// The revocations remembered by name. A sign-in that is older than all of them is looked at as revoked, so that
 /// forgetting one can only cost a reconnect.
 const MAX_REVOCATIONS: usize = 4_096;
+/// The longest that a former token may go on.
+const MAX_GRACE: Duration = Duration::from_secs(30 * 86_400);
 /// Credentials read at once at a start.
 const PAGE: i64 = 5_000;
 
@@ -29,11 +32,40 @@ pub struct Credentials(Arc<Mutex<Known>>);
 
 #[derive(Debug, Default)]
 struct Known {
-    devices: HashMap<Serial, (DeviceId, SecretHash)>,
+    devices: HashMap<Serial, Held>,
     /// Counts revocations: the present moment, as far as sign-ins are concerned.
     epoch: u64,
     /// The last revocations, each with the epoch it began.
     revoked: VecDeque<(u64, Serial)>,
+}
+
+/// What is remembered of a device.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    device_id: DeviceId,
+    hash: SecretHash,
+    previous: Option<(SecretHash, DateTime<Utc>)>,
+    stolen: bool,
+}
+
+impl Held {
+    /// Whether this is the device's token, or the one before within its grace.
+    fn takes(&self, presented: &SecretHash, now: DateTime<Utc>) -> bool {
+        let former = self.previous.filter(|(_, until)| *until > now);
+        // Both are looked at in any case.
+        self.hash.matches(presented) | former.is_some_and(|(hash, _)| hash.matches(presented))
+    }
+}
+
+impl From<&Credential> for Held {
+    fn from(credential: &Credential) -> Self {
+        Self {
+            device_id: credential.device_id,
+            hash: credential.hash,
+            previous: credential.previous,
+            stolen: credential.stolen,
+        }
+    }
 }
 
 /// A device that has shown its credential.
@@ -69,7 +101,7 @@ impl Credentials {
         });
     }
 
-    fn get(&self, serial: &Serial) -> (Option<(DeviceId, SecretHash)>, u64) {
+    fn get(&self, serial: &Serial) -> (Option<Held>, u64) {
         self.with(|known| (known.devices.get(serial).copied(), known.epoch))
     }
 
@@ -86,9 +118,7 @@ impl Credentials {
                 };
                 known.devices.remove(&other);
             }
-            known
-                .devices
-                .insert(credential.serial.clone(), (credential.device_id, credential.hash));
+            known.devices.insert(credential.serial.clone(), credential.into());
         });
     }
 
@@ -122,38 +152,34 @@ impl App {
     /// While the database is away, devices that signed in before still can.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] for a wrong token, a revoked one or an unknown serial; [`Error::Unavailable`].
+    /// [`Error::Unauthenticated`] for a wrong token, a revoked one or an unknown serial; [`Error::Stolen`] for a device
+    /// that was reported stolen; [`Error::Unavailable`].
     pub async fn sign_in_device(&self, serial: &Serial, presented: &[u8]) -> Result<SignedIn, Error> {
         let presented = SecretHash::of(presented);
         let (known, epoch) = self.credentials.get(serial);
-        if let Some((device_id, hash)) = known
-            && hash.matches(&presented)
-        {
-            return Ok(SignedIn { device_id, epoch });
+        let now = self.clock.now();
+        let held = match known {
+            Some(held) if held.takes(&presented, now) => held,
+            _ => Held::from(&self.read_credential(serial, epoch).await?),
+        };
+        if !held.takes(&presented, now) {
+            return Err(Error::Unauthenticated);
         }
-        let credential = self.read_credential(serial, epoch).await?;
-        if credential.hash.matches(&presented) {
-            Ok(SignedIn {
-                device_id: credential.device_id,
-                epoch,
-            })
-        } else {
-            Err(Error::Unauthenticated)
-        }
+        signed_in(held, epoch)
     }
 
     /// Which device has this serial, for a client certificate that names it. A device without a credential can't
     /// sign in by certificate either.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] for an unknown or revoked device; [`Error::Unavailable`].
+    /// [`Error::Unauthenticated`] for an unknown or revoked device; [`Error::Stolen`]; [`Error::Unavailable`].
     pub async fn sign_in_certified(&self, serial: &Serial) -> Result<SignedIn, Error> {
         let (known, epoch) = self.credentials.get(serial);
-        let device_id = match known {
-            Some((device_id, _)) => device_id,
-            None => self.read_credential(serial, epoch).await?.device_id,
+        let held = match known {
+            Some(held) => held,
+            None => Held::from(&self.read_credential(serial, epoch).await?),
         };
-        Ok(SignedIn { device_id, epoch })
+        signed_in(held, epoch)
     }
 
     async fn read_credential(&self, serial: &Serial, epoch: u64) -> Result<Credential, Error> {
@@ -186,27 +212,56 @@ impl App {
         Ok(loaded)
     }
 
-    /// Gives a device a new token and ends the old one, with the sessions it opened, at once. Returns the token and
-    /// when it was made.
+    /// Gives a device a new token. The old one ends with the sessions it opened: at once, or after `grace`. Returns the
+    /// token and when it was made.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] without `devices:write`, [`Error::NotFound`].
+    /// [`Error::Forbidden`] without `devices:write`, [`Error::NotFound`]; [`Error::Invalid`] for too long a grace.
     pub async fn rotate_credential(
         &self,
         actor: &Actor,
         serial: &Serial,
+        grace: Duration,
     ) -> Result<(Secret, DateTime<Utc>), Error> {
-        actor.require(Scope::DevicesWrite)?;
+        self.authorize_device(actor, Action::RotateCredential, serial)
+            .await?;
+        if grace > MAX_GRACE {
+            return Err(Error::invalid("grace", "at most 30 days"));
+        }
         let secret = Secret::generate(DEVICE_TOKEN_PREFIX).map_err(Error::internal)?;
-        let (by, at) = (actor.label(), self.clock.now());
+        let entry = self.entry(actor, Action::RotateCredential.name(), object(serial));
+        let entry = entry.after(serde_json::json!({"grace_seconds": grace.as_secs()}));
+        let at = entry.at;
+        let grace_until = match grace {
+            Duration::ZERO => None,
+            grace => Some(at + TimeDelta::from_std(grace).map_err(Error::internal)?),
+        };
         let replaced = self
             .store
-            .replace_credential(serial, &secret.hash(), &by, at)
+            .replace_credential(serial, &secret.hash(), grace_until, &entry)
             .await?;
         replaced.ok_or(Error::NotFound { what: "device" })?;
-        self.end_credential(serial).await;
-        tracing::info!(%serial, by, "device credential replaced");
+        if grace_until.is_some() {
+            // The sessions of the old token go on until its grace is over.
+            self.credentials.revoke(serial);
+        } else {
+            self.end_credential(serial).await;
+        }
+        tracing::info!(%serial, by = actor.label(), ?grace, "device credential replaced");
         Ok((secret, at))
+    }
+
+    /// Ends the tokens whose grace is over, with the sessions they opened; a session of the new token comes back at
+    /// once. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; they still can't sign in any more.
+    pub async fn end_grace(&self) -> Result<usize, Error> {
+        let serials = self.store.end_grace(self.clock.now()).await?;
+        for serial in &serials {
+            self.end_credential(serial).await;
+        }
+        Ok(serials.len())
     }
 
     /// Takes a device's token away and ends the sessions it opened at once.
@@ -214,15 +269,13 @@ impl App {
     /// # Errors
     /// [`Error::Forbidden`] without `devices:write`, [`Error::NotFound`] for an unknown device.
     pub async fn revoke_credential(&self, actor: &Actor, serial: &Serial) -> Result<(), Error> {
-        actor.require(Scope::DevicesWrite)?;
-        let by = actor.label();
-        let revoked = self
-            .store
-            .revoke_credential(serial, &by, self.clock.now())
+        self.authorize_device(actor, Action::RevokeCredential, serial)
             .await?;
+        let entry = self.entry(actor, Action::RevokeCredential.name(), object(serial));
+        let revoked = self.store.revoke_credential(serial, &entry).await?;
         revoked.ok_or(Error::NotFound { what: "device" })?;
         self.end_credential(serial).await;
-        tracing::info!(%serial, by, "device credential revoked");
+        tracing::info!(%serial, by = actor.label(), "device credential revoked");
         Ok(())
     }
 
@@ -236,6 +289,16 @@ impl App {
     }
 }
 
+fn signed_in(held: Held, epoch: u64) -> Result<SignedIn, Error> {
+    if held.stolen {
+        return Err(Error::Stolen);
+    }
+    Ok(SignedIn {
+        device_id: held.device_id,
+        epoch,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,6 +308,8 @@ mod tests {
             device_id: DeviceId(1),
             serial: serial.parse().unwrap(),
             hash: SecretHash::of(secret),
+            previous: None,
+            stolen: false,
         }
     }
 
@@ -262,9 +327,32 @@ mod tests {
                 .get(&old.serial)
                 .0
                 .unwrap()
-                .1
+                .hash
                 .matches(&SecretHash::of(b"new"))
         );
+    }
+
+    #[test]
+    fn a_former_token_holds_within_its_grace_alone() {
+        let now = DateTime::UNIX_EPOCH;
+        let credential = Credential {
+            previous: Some((SecretHash::of(b"old"), now + TimeDelta::hours(1))),
+            ..credential("A", b"new")
+        };
+        let held = Held::from(&credential);
+        for (secret, hours, takes) in [
+            ("new", 0, true),
+            ("old", 0, true),
+            ("old", 1, false),
+            ("new", 1, true),
+        ] {
+            let at = now + TimeDelta::hours(hours);
+            assert_eq!(
+                held.takes(&SecretHash::of(secret.as_bytes()), at),
+                takes,
+                "{secret} at {at}"
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Devices: making, finding, changing and deleting them.
 
 use setpoint_model::{
-    Scope, Serial,
+    Serial,
     credential::{DEVICE_TOKEN_PREFIX, Secret},
     device::{Description, NewDevice},
     settings::{
@@ -14,7 +14,12 @@ use setpoint_store::{
     devices::{Device, DeviceFilter, DeviceSort, FirstSettings, Position},
 };
 
-use super::{Actor, App, Error, settings::PUBLISH_PATIENCE};
+use super::{
+    Actor, App, Error,
+    owners::object,
+    policy::{Action, Reach},
+    settings::PUBLISH_PATIENCE,
+};
 
 /// How large a device's description may be as JSON.
 const LIMITS: Limits = Limits {
@@ -23,7 +28,7 @@ const LIMITS: Limits = Limits {
 };
 
 /// No such device.
-const NOT_FOUND: Error = Error::NotFound { what: "device" };
+pub(super) const NOT_FOUND: Error = Error::NotFound { what: "device" };
 
 impl App {
     /// Makes a device of a JSON object, with its first settings and a token that is told this once.
@@ -32,7 +37,7 @@ impl App {
     /// [`Error::Forbidden`] without `devices:write`; [`Error::Malformed`], [`Error::TooLarge`] and [`Error::Invalid`]
     /// (by field); [`Error::Conflict`] with `device_exists`.
     pub async fn create_device(&self, actor: &Actor, fields: &[u8]) -> Result<(Device, Secret), Error> {
-        actor.require(Scope::DevicesWrite)?;
+        self.authorize_all(actor, Action::CreateDevice)?;
         let fields = document::parse(fields, LIMITS)?;
         let new = NewDevice::parse(fields).map_err(|errors| Error::Invalid { errors })?;
         let schema = self
@@ -41,14 +46,18 @@ impl App {
             .ok_or_else(unknown_model)?;
         let secret = Secret::generate(DEVICE_TOKEN_PREFIX).map_err(Error::internal)?;
         let at = self.clock.now();
-        let device = self
+        let mut device = self
             .store
             .begin_device(&new, at)
             .await
             .map_err(|error| refused(error, &new.serial))?;
         let (id, settings_version) = (device.id, device.first_version);
         let first = first_settings(&schema, settings_version, at);
-        device.commit(&first, &secret.hash(), &actor.label()).await?;
+        let entry = self.entry(actor, Action::CreateDevice.name(), object(&new.serial));
+        device.audit(&entry.after(shown(&new.description))).await?;
+        device
+            .commit(&first, Some(&secret.hash()), &actor.label())
+            .await?;
         tracing::info!(serial = %new.serial, by = actor.label(), "device made");
         let given = self.hints.settings.device(id.0);
         given.looked_at(PUBLISH_PATIENCE).await;
@@ -63,11 +72,12 @@ impl App {
             disconnect_reason: None,
             settings_version,
             credential_created_at: Some(at),
+            stolen_at: None,
         };
         Ok((device, secret))
     }
 
-    /// A page of devices: those behind `after` in the order of `sort`.
+    /// A page of devices that the actor may see: those behind `after` in the order of `sort`.
     ///
     /// # Errors
     /// [`Error::Forbidden`] without `devices:read`.
@@ -79,8 +89,18 @@ impl App {
         after: Option<&Position>,
         limit: i64,
     ) -> Result<Vec<Device>, Error> {
-        actor.require(Scope::DevicesRead)?;
-        Ok(self.store.devices(filter, sort, after, limit).await?)
+        let devices = match (self.authorize(actor, Action::ReadDevice)?, actor.user()) {
+            (Reach::All, _) => self.store.devices(filter, sort, after, limit).await?,
+            (_, Some(user)) => {
+                let filter = DeviceFilter {
+                    owner: Some(user),
+                    ..filter.clone()
+                };
+                self.store.devices(&filter, sort, after, limit).await?
+            }
+            (_, None) => Vec::new(),
+        };
+        Ok(devices)
     }
 
     /// One device.
@@ -88,19 +108,30 @@ impl App {
     /// # Errors
     /// [`Error::Forbidden`] without `devices:read`, [`Error::NotFound`].
     pub async fn device(&self, actor: &Actor, serial: &Serial) -> Result<Device, Error> {
-        actor.require(Scope::DevicesRead)?;
+        self.authorize_device(actor, Action::ReadDevice, serial).await?;
         self.store.device(serial).await?.ok_or(NOT_FOUND)
     }
 
     /// Applies a merge patch (RFC 7396) to a device's description. Another model brings its own defaults, and is
-    /// refused if it doesn't take what was set on the device itself.
+    /// refused if it doesn't take what was set on the device itself. `{"stolen":true}` ends its sessions and keeps it out.
     ///
     /// # Errors
     /// [`Error::Forbidden`] without `devices:write`, [`Error::NotFound`]; [`Error::Malformed`], [`Error::TooLarge`] and
     /// [`Error::Invalid`] (by field).
     pub async fn patch_device(&self, actor: &Actor, serial: &Serial, patch: &[u8]) -> Result<Device, Error> {
-        actor.require(Scope::DevicesWrite)?;
-        let patch = Patch::parse(patch, LIMITS)?;
+        self.authorize_device(actor, Action::DescribeDevice, serial)
+            .await?;
+        let mut patch = document::parse(patch, LIMITS)?;
+        let stolen = match patch.remove("stolen") {
+            None => None,
+            Some(serde_json::Value::Bool(stolen)) => Some(stolen),
+            Some(serde_json::Value::Null) => Some(false),
+            Some(_) => return Err(Error::invalid("stolen", "must be true or false")),
+        };
+        let patch = Patch::from(patch);
+        if patch.keys().any(|key| matches!(key, "model" | "tags")) {
+            self.authorize_all(actor, Action::ClassifyDevice)?;
+        }
         let mut locked = self.store.lock_settings(&[serial.as_str()]).await?;
         let settings = locked.device(serial).cloned().ok_or(NOT_FOUND)?;
         let id = settings.device_id;
@@ -121,9 +152,32 @@ impl App {
         if after != before {
             self.write_description(&mut locked, id, &after).await?;
         }
+        let was_stolen = locked.registration(id).await?.stolen;
+        let stolen = stolen.filter(|stolen| *stolen != was_stolen);
+        if let Some(stolen) = stolen {
+            locked.set_stolen(id, stolen.then(|| self.clock.now())).await?;
+        }
+        if after != before || stolen.is_some() {
+            let entry = self.entry(actor, Action::DescribeDevice.name(), object(serial));
+            let with = |description: &Description, stolen: bool| {
+                let mut shown = shown(description);
+                if let serde_json::Value::Object(fields) = &mut shown {
+                    fields.insert("stolen".to_owned(), stolen.into());
+                }
+                shown
+            };
+            let entry = entry.before(with(&before, was_stolen));
+            locked
+                .audit(&entry.after(with(&after, stolen.unwrap_or(was_stolen))))
+                .await?;
+        }
         locked.commit().await?;
         if let Some(changed) = &changed {
             self.settings_changed(changed, Source::Model).await;
+        }
+        if let Some(stolen) = stolen {
+            self.end_credential(serial).await;
+            tracing::info!(%serial, stolen, by = actor.label(), "device reported");
         }
         self.store.device(serial).await?.ok_or(NOT_FOUND)
     }
@@ -134,9 +188,12 @@ impl App {
     /// # Errors
     /// [`Error::Forbidden`] without `devices:write`, [`Error::NotFound`].
     pub async fn delete_device(&self, actor: &Actor, serial: &Serial) -> Result<(), Error> {
-        actor.require(Scope::DevicesWrite)?;
+        self.authorize_device(actor, Action::DeleteDevice, serial).await?;
         let mut locked = self.store.lock_settings(&[serial.as_str()]).await?;
         let id = locked.device(serial).ok_or(NOT_FOUND)?.device_id;
+        let description = locked.description(id).await?.ok_or(NOT_FOUND)?;
+        let entry = self.entry(actor, Action::DeleteDevice.name(), object(serial));
+        locked.audit(&entry.before(shown(&description))).await?;
         locked.delete_device(id, self.clock.now()).await?;
         locked.commit().await?;
         // In this order: the end of a session leaves a presence behind, which goes with the rest.
@@ -164,7 +221,19 @@ impl App {
     }
 }
 
-fn first_settings(schema: &Schema, version: i64, at: chrono::DateTime<chrono::Utc>) -> FirstSettings {
+/// What the audit log keeps of a description.
+fn shown(description: &Description) -> serde_json::Value {
+    serde_json::json!({
+        "name": description.name, "model": description.model, "tags": description.tags,
+        "time_zone": description.time_zone.name(), "location": description.location,
+    })
+}
+
+pub(super) fn first_settings(
+    schema: &Schema,
+    version: i64,
+    at: chrono::DateTime<chrono::Utc>,
+) -> FirstSettings {
     let effective = effective([Layer::model(schema)]);
     let diff = diff(&Document::new(), &effective.document);
     FirstSettings {

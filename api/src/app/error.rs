@@ -1,6 +1,6 @@
 //! The one error of the application layer. It knows no transport; `http::problem` gives it a status.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use setpoint_model::Scope;
 use setpoint_store as store;
@@ -14,6 +14,15 @@ pub enum Error {
     /// No credentials, or none that hold.
     #[error("sign-in is needed")]
     Unauthenticated,
+    /// The device was reported stolen, and is refused whatever it presents.
+    #[error("sign-in is needed")]
+    Stolen,
+    /// Too many attempts failed, or too many requests came.
+    #[error("too many attempts; try again in {} s", after.as_secs().saturating_add(1))]
+    TooManyAttempts {
+        /// How long to wait.
+        after: Duration,
+    },
     /// The actor lacks a scope.
     #[error("the scope `{scope}` is needed")]
     Forbidden {

@@ -8,19 +8,21 @@ use std::{
 };
 
 use setpoint_model::{
-    Clock, Scope,
+    Clock, Role, Scope,
     credential::{API_TOKEN_PREFIX, Secret, SecretHash},
 };
 use setpoint_store::{Store, tokens::ApiToken};
 
 use super::{
-    Error,
+    Actor, Error, audit,
     tokens::new_id,
     users::{NewUser, create_user},
 };
 
 /// The name of the token's file in the data directory.
 pub const TOKEN_FILE: &str = "admin-token";
+/// How the audit log names the first start.
+const FIRST_START: &str = "first_start";
 /// The first administrator.
 pub const ADMINISTRATOR: &str = "admin";
 
@@ -99,10 +101,10 @@ async fn administrator(
     let new = NewUser {
         username: ADMINISTRATOR.to_owned(),
         password,
-        role: "admin".to_owned(),
+        role: Role::Admin,
         email: None,
     };
-    match create_user(store, clock, new).await {
+    match create_user(store, clock, &Actor::system(FIRST_START), new).await {
         Ok(_) => Ok(random),
         // Another process on the same database was quicker.
         Err(Error::Conflict { .. }) => Ok(None),
@@ -131,11 +133,18 @@ async fn make_token(store: &Store, clock: &dyn Clock) -> Result<String, Error> {
         name: TOKEN_FILE.to_owned(),
         scopes: Scope::ALL.to_vec(),
         created_by,
+        maker_role: created_by.map(|_| Role::Admin),
         created_at: now,
         expires_at: None,
         last_used_at: None,
     };
-    store.insert_token(&token, &secret.hash()).await?;
+    let entry = audit::entry(
+        &Actor::system(FIRST_START),
+        "token.create",
+        format!("token:{TOKEN_FILE}"),
+        now,
+    );
+    store.insert_token(&token, &secret.hash(), &entry).await?;
     Ok(secret.reveal().to_owned())
 }
 

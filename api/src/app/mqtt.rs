@@ -10,12 +10,12 @@ use setpoint_broker::{
     Transport, Version,
 };
 use setpoint_model::{
-    Channel, Identity, Scope, Serial, Topic,
+    Channel, Identity, Role, Scope, Serial, Topic,
     presence::{DisconnectReason, Presence},
     timeline::{Entry, Facts},
 };
 
-use super::{Actor, App, Error, Principal, settings::Acknowledgement};
+use super::{Actor, App, Error, Principal, policy::Action, settings::Acknowledgement};
 
 /// Pauses between attempts while Postgres is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -97,6 +97,21 @@ impl MqttBackend {
     /// A device by certificate or token, or the holder of an API token; the certificate's name must be the
     /// device's if both are given.
     async fn sign_in(&self, login: Login) -> Result<Authenticated, Error> {
+        let peer = login.peer.clone();
+        let claimed = peer.certificate.clone().or_else(|| login.username.clone());
+        let result = self.identify(login).await;
+        if let (Err(Error::Stolen), Some(Ok(serial))) = (&result, claimed.map(|name| name.parse::<Serial>()))
+        {
+            let facts = Facts::StolenSeen {
+                address: peer.address.to_string(),
+                transport: transport(peer.transport).to_owned(),
+            };
+            self.record(serial, self.app.clock.now(), facts);
+        }
+        result
+    }
+
+    async fn identify(&self, login: Login) -> Result<Authenticated, Error> {
         let password = login.password.as_deref();
         match (
             login.username.as_deref(),
@@ -118,13 +133,15 @@ impl MqttBackend {
         // Before the look: a deletion meanwhile must show.
         let epoch = self.app.tokens.deletions();
         let actor = self.app.authenticate_token(token).await?;
-        actor.require(Scope::Mqtt)?;
+        self.app.authorize_all(&actor, Action::ConnectMqtt)?;
         match actor.principal {
             Principal::Token { id, name, .. } => Ok(Authenticated {
                 identity: Identity::Operator { token: id, name },
                 epoch,
             }),
-            Principal::Device(_) | Principal::System(_) => Err(Error::Unauthenticated),
+            Principal::User { .. } | Principal::Device(_) | Principal::System(_) => {
+                Err(Error::Unauthenticated)
+            }
         }
     }
 
@@ -212,7 +229,9 @@ impl MqttBackend {
         };
         let actor = Actor {
             principal,
+            role: Role::Operator,
             scopes: vec![Scope::SettingsWrite],
+            address: Some(message.session.peer.address.ip().to_canonical()),
         };
         let mut pause = FIRST_PAUSE;
         loop {

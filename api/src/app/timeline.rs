@@ -8,13 +8,13 @@ use std::{
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
 use setpoint_model::{
-    Scope, Serial,
+    Serial,
     timeline::{Entry, Kind},
 };
 use setpoint_store::timeline::{EntryPosition, StoredEntry};
 use tokio::{sync::mpsc, time::Instant};
 
-use super::{Actor, App, Error};
+use super::{Actor, App, Error, policy::Action};
 use crate::config;
 
 /// Devices whose entries are counted at once; beyond it the counting begins anew.
@@ -102,6 +102,7 @@ impl Timeline {
 fn is_refusal(kind: Kind) -> bool {
     match kind {
         Kind::LoginRefused
+        | Kind::StolenSeen
         | Kind::AccessDenied
         | Kind::AckRejected
         | Kind::SettingsSetRejected
@@ -135,7 +136,7 @@ impl App {
         after: Option<EntryPosition>,
         limit: i64,
     ) -> Result<Vec<StoredEntry>, Error> {
-        actor.require(Scope::DevicesRead)?;
+        self.authorize_device(actor, Action::ReadDevice, serial).await?;
         let device_id = self
             .store
             .device_id(serial)

@@ -8,7 +8,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use setpoint_model::{
-    Clock, Scope,
+    Clock, Role, Scope,
     credential::{API_TOKEN_PREFIX, Secret, SecretHash},
     presence::DisconnectReason,
 };
@@ -16,7 +16,10 @@ use setpoint_store::{Store, tokens::ApiToken};
 use tokio::time::Instant;
 use uuid::{NoContext, Timestamp, Uuid};
 
-use super::{Actor, App, Error, Principal};
+use super::{
+    Actor, App, Error, Principal, audit,
+    policy::{Action, Reach},
+};
 
 /// The most tokens remembered; beyond it the oldest knowledge is dropped.
 const MAX_CACHED: usize = 1_024;
@@ -77,7 +80,8 @@ impl Tokens {
         }
     }
 
-    fn forget(&self, id: Uuid) {
+    /// Ends what is remembered of a token.
+    pub fn forget(&self, id: Uuid) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.deletions += 1;
         seen.tokens.retain(|_, (token, _)| token.id != id);
@@ -136,52 +140,63 @@ impl App {
         };
         Ok(Actor {
             principal,
+            // A token made on the server itself has no maker to be measured by.
+            role: token.maker_role.unwrap_or(Role::Admin),
             scopes: token.scopes,
+            address: None,
         })
     }
 
     /// Makes a token and tells its secret, this once.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] without `admin` or for a scope that the actor lacks; [`Error::Invalid`] for an empty or
-    /// long name, no scopes, or an end in the past.
+    /// [`Error::Forbidden`] without `tokens:write` or for a scope that the actor lacks; [`Error::Invalid`] for an empty
+    /// or long name, no scopes, or an end in the past.
     pub async fn create_token(&self, actor: &Actor, new: NewToken) -> Result<(ApiToken, Secret), Error> {
+        self.authorize(actor, Action::ManageTokens)?;
         create_token(&self.store, &*self.clock, actor, new).await
     }
 
-    /// Up to `limit` tokens, newest first, those older than `before` if it is given.
+    /// Up to `limit` tokens, newest first, those older than `before` if it is given: one's own, or everybody's for an
+    /// administrator.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] without `admin`.
+    /// [`Error::Forbidden`] without `tokens:write`.
     pub async fn list_tokens(
         &self,
         actor: &Actor,
         before: Option<Uuid>,
         limit: i64,
     ) -> Result<Vec<ApiToken>, Error> {
-        actor.require(Scope::Admin)?;
-        Ok(self.store.tokens(before, limit).await?)
+        let maker = match (self.authorize(actor, Action::ManageTokens)?, actor.user()) {
+            (Reach::All, _) => None,
+            (_, Some(user)) => Some(user),
+            (_, None) => return Ok(Vec::new()),
+        };
+        Ok(self.store.tokens(maker, before, limit).await?)
     }
 
     /// One token.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] without `admin`, [`Error::NotFound`].
+    /// [`Error::Forbidden`] without `tokens:write`, [`Error::NotFound`].
     pub async fn token(&self, actor: &Actor, id: Uuid) -> Result<ApiToken, Error> {
-        actor.require(Scope::Admin)?;
-        self.store
-            .token(id)
-            .await?
-            .ok_or(Error::NotFound { what: "token" })
+        let reach = self.authorize(actor, Action::ManageTokens)?;
+        let token = self.store.token(id).await?;
+        let theirs = |token: &ApiToken| {
+            reach == Reach::All || (token.created_by.is_some() && token.created_by == actor.user())
+        };
+        token.filter(theirs).ok_or(Error::NotFound { what: "token" })
     }
 
     /// Deletes a token: it ends at once, and with it the MQTT sessions that signed in with it.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] without `admin`, [`Error::NotFound`].
+    /// [`Error::Forbidden`] without `tokens:write`, [`Error::NotFound`].
     pub async fn delete_token(&self, actor: &Actor, id: Uuid) -> Result<(), Error> {
-        actor.require(Scope::Admin)?;
-        let there = self.store.delete_token(id).await?;
+        let token = self.token(actor, id).await?;
+        let entry = self.entry(actor, "token.delete", format!("token:{}", token.name));
+        let there = self.store.delete_token(id, &entry.before(shown(&token))).await?;
         self.tokens.forget(id);
         if !there {
             return Err(Error::NotFound { what: "token" });
@@ -218,9 +233,10 @@ pub async fn create_token(
     actor: &Actor,
     new: NewToken,
 ) -> Result<(ApiToken, Secret), Error> {
-    actor.require(Scope::Admin)?;
     for scope in &new.scopes {
-        actor.require(*scope)?;
+        if !actor.may_grant(*scope) {
+            return Err(Error::Forbidden { scope: *scope });
+        }
     }
     let name = new.name.trim();
     if name.is_empty() || name.chars().count() > MAX_NAME || name.chars().any(char::is_control) {
@@ -236,23 +252,30 @@ pub async fn create_token(
     let mut scopes = new.scopes;
     scopes.sort_unstable();
     scopes.dedup();
-    let created_by = match actor.principal {
-        Principal::Token { user, .. } => user,
-        Principal::Device(_) | Principal::System(_) => None,
-    };
+    let created_by = actor.user();
     let secret = Secret::generate(API_TOKEN_PREFIX).map_err(Error::internal)?;
     let token = ApiToken {
         id: new_id(now),
         name: name.to_owned(),
         scopes,
         created_by,
+        maker_role: created_by.map(|_| actor.role),
         created_at: now,
         expires_at: new.expires_at,
         last_used_at: None,
     };
-    store.insert_token(&token, &secret.hash()).await?;
+    let entry =
+        audit::entry(actor, "token.create", format!("token:{}", token.name), now).after(shown(&token));
+    store.insert_token(&token, &secret.hash(), &entry).await?;
     tracing::info!(token = %token.id, name = token.name, by = actor.label(), "API token made");
     Ok((token, secret))
+}
+
+/// What the audit log keeps of a token.
+fn shown(token: &ApiToken) -> serde_json::Value {
+    serde_json::json!({
+        "id": token.id, "name": token.name, "scopes": token.scopes, "expires_at": token.expires_at,
+    })
 }
 
 /// A version 7 id of this moment: ids sort by age.
@@ -275,6 +298,7 @@ mod tests {
             name: "t".into(),
             scopes: vec![Scope::Mqtt],
             created_by: None,
+            maker_role: None,
             created_at: DateTime::UNIX_EPOCH,
             expires_at: None,
             last_used_at: None,

@@ -1,20 +1,16 @@
-//! People and their passwords.
+//! People: adding, changing and removing them.
 
-use argon2::{
-    Argon2,
-    password_hash::{PasswordHasher, phc::PasswordHash},
+use serde_json::{Value, json};
+use setpoint_model::{Clock, Role, presence::DisconnectReason};
+use setpoint_store::{
+    Store,
+    users::{Changed, User},
 };
-use chrono::{DateTime, Utc};
-use setpoint_model::{Clock, Scope};
-use setpoint_store::{Store, users::User};
 
-use super::{Actor, App, Error, tokens::new_id};
-use crate::config::MIN_PASSWORD;
+use super::{Actor, App, Error, audit, passwords, policy::Action, tokens::new_id};
 
-/// The longest password, in bytes: hashing is slow on purpose, and not to be slowed further.
-const MAX_PASSWORD: usize = 1_024;
-/// The roles there are.
-pub const ROLES: [&str; 4] = ["admin", "operator", "viewer", "owner"];
+/// The longest e-mail address, in characters.
+const MAX_EMAIL: usize = 254;
 
 /// A person to be added.
 #[derive(Clone)]
@@ -23,30 +19,98 @@ pub struct NewUser {
     pub username: String,
     /// The password.
     pub password: String,
-    /// One of [`ROLES`].
-    pub role: String,
+    /// What they may do.
+    pub role: Role,
     /// Their address.
     pub email: Option<String>,
+}
+
+/// What to change of a person; a field that is `None` stays.
+#[derive(Clone, Default)]
+pub struct UserPatch {
+    /// Another password.
+    pub password: Option<String>,
+    /// Another role.
+    pub role: Option<Role>,
+    /// Another e-mail address, or none.
+    pub email: Option<Option<String>>,
 }
 
 impl App {
     /// Adds a person.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] without `admin`; [`Error::Invalid`] for a name, role or password that won't do;
+    /// [`Error::Forbidden`] without `admin`; [`Error::Invalid`] for a name or password that won't do;
     /// [`Error::Conflict`] when the name is taken.
     pub async fn create_user(&self, actor: &Actor, new: NewUser) -> Result<User, Error> {
-        actor.require(Scope::Admin)?;
-        create_user(&self.store, &*self.clock, new).await
+        self.authorize_all(actor, Action::ManageUsers)?;
+        create_user(&self.store, &*self.clock, actor, new).await
     }
 
-    /// Gives a person another password.
+    /// A page of people by name, those behind `after`.
     ///
     /// # Errors
-    /// [`Error::Forbidden`] without `admin`; [`Error::Invalid`] for a password that won't do; [`Error::NotFound`].
-    pub async fn set_password(&self, actor: &Actor, username: &str, password: String) -> Result<(), Error> {
-        actor.require(Scope::Admin)?;
-        set_password(&self.store, &*self.clock, username, password).await
+    /// [`Error::Forbidden`] without `admin`.
+    pub async fn users(&self, actor: &Actor, after: &str, limit: i64) -> Result<Vec<User>, Error> {
+        self.authorize_all(actor, Action::ManageUsers)?;
+        Ok(self.store.users(after, limit).await?)
+    }
+
+    /// One person.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `admin`, [`Error::NotFound`].
+    pub async fn user(&self, actor: &Actor, username: &str) -> Result<User, Error> {
+        self.authorize_all(actor, Action::ManageUsers)?;
+        find(&self.store, username).await
+    }
+
+    /// Changes a person. Another password ends their sessions; a lesser role holds for their tokens at once.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `admin`, [`Error::NotFound`], [`Error::Invalid`]; [`Error::Conflict`] with
+    /// `last_administrator`.
+    pub async fn patch_user(&self, actor: &Actor, username: &str, patch: UserPatch) -> Result<User, Error> {
+        self.authorize_all(actor, Action::ManageUsers)?;
+        let before = find(&self.store, username).await?;
+        let after = patch_user(&self.store, &*self.clock, actor, before.clone(), patch).await?;
+        if after.role != before.role {
+            self.end_tokens_of(after.id).await?;
+        }
+        Ok(after)
+    }
+
+    /// Removes a person with their sessions, tokens and registrations.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `admin`, [`Error::NotFound`]; [`Error::Conflict`] with `last_administrator`.
+    pub async fn delete_user(&self, actor: &Actor, username: &str) -> Result<(), Error> {
+        self.authorize_all(actor, Action::ManageUsers)?;
+        let user = find(&self.store, username).await?;
+        let tokens = self.store.token_ids_of(user.id).await?;
+        let entry = self
+            .entry(actor, "user.delete", object(&user))
+            .before(shown(&user));
+        outcome(self.store.delete_user(user.id, &entry).await?)?;
+        self.end_tokens(&tokens).await;
+        tracing::info!(user = user.username, by = actor.label(), "person removed");
+        Ok(())
+    }
+
+    /// Ends what a person's tokens opened and what is remembered of them: their next use finds what holds now.
+    async fn end_tokens_of(&self, user: uuid::Uuid) -> Result<(), Error> {
+        let tokens = self.store.token_ids_of(user).await?;
+        self.end_tokens(&tokens).await;
+        Ok(())
+    }
+
+    async fn end_tokens(&self, tokens: &[uuid::Uuid]) {
+        for token in tokens {
+            self.tokens.forget(*token);
+            self.broker
+                .end_operator(*token, DisconnectReason::CredentialRevoked)
+                .await;
+        }
     }
 }
 
@@ -54,26 +118,33 @@ impl App {
 ///
 /// # Errors
 /// As there.
-pub async fn create_user(store: &Store, clock: &dyn Clock, new: NewUser) -> Result<User, Error> {
+pub async fn create_user(
+    store: &Store,
+    clock: &dyn Clock,
+    actor: &Actor,
+    new: NewUser,
+) -> Result<User, Error> {
     let username = new.username.trim().to_lowercase();
     let well = |c: char| c.is_alphanumeric() || "._-@+".contains(c);
     if username.is_empty() || username.chars().count() > 64 || !username.chars().all(well) {
         return Err(Error::invalid("username", "1 to 64 letters, digits or . _ - @ +"));
     }
-    if !ROLES.contains(&new.role.as_str()) {
-        return Err(Error::invalid("role", format!("one of {}", ROLES.join(", "))));
-    }
-    let password_hash = hash(new.password).await?;
+    let email = new.email.map(email).transpose()?;
+    passwords::check(&username, &new.password)?;
+    let password_hash = passwords::hash(new.password).await?;
     let now = clock.now();
     let user = User {
         id: new_id(now),
         username,
-        email: new.email,
+        email,
         role: new.role,
         password_hash,
         created_at: now,
+        updated_at: now,
     };
-    if store.insert_user(&user).await? {
+    let entry = audit::entry(actor, "user.create", object(&user), now).after(shown(&user));
+    if store.insert_user(&user, &entry).await? {
+        tracing::info!(user = user.username, role = %user.role, by = actor.label(), "person added");
         Ok(user)
     } else {
         let message = format!("there is somebody called {} already", user.username);
@@ -84,57 +155,99 @@ pub async fn create_user(store: &Store, clock: &dyn Clock, new: NewUser) -> Resu
     }
 }
 
-/// As [`App::set_password`], for commands on the server's own terminal.
+/// Gives a person another password and ends their sessions, for commands on the server's own terminal.
 ///
 /// # Errors
-/// As there.
+/// [`Error::NotFound`], [`Error::Invalid`].
 pub async fn set_password(
     store: &Store,
     clock: &dyn Clock,
+    actor: &Actor,
     username: &str,
     password: String,
 ) -> Result<(), Error> {
-    let now: DateTime<Utc> = clock.now();
-    let hash = hash(password).await?;
-    if store
-        .set_password(&username.trim().to_lowercase(), &hash, now)
+    let user = find(store, username).await?;
+    let patch = UserPatch {
+        password: Some(password),
+        ..UserPatch::default()
+    };
+    patch_user(store, clock, actor, user, patch).await.map(drop)
+}
+
+async fn patch_user(
+    store: &Store,
+    clock: &dyn Clock,
+    actor: &Actor,
+    before: User,
+    patch: UserPatch,
+) -> Result<User, Error> {
+    let mut after = User {
+        updated_at: clock.now(),
+        ..before.clone()
+    };
+    if let Some(role) = patch.role {
+        after.role = role;
+    }
+    if let Some(address) = patch.email {
+        after.email = address.map(email).transpose()?;
+    }
+    let password_changed = patch.password.is_some();
+    if let Some(password) = patch.password {
+        passwords::check(&after.username, &password)?;
+        after.password_hash = passwords::hash(password).await?;
+    }
+    let mut told = shown(&after);
+    if let (true, Value::Object(fields)) = (password_changed, &mut told) {
+        fields.insert("password".to_owned(), "changed".into());
+    }
+    let entry = audit::entry(actor, "user.update", object(&after), after.updated_at)
+        .before(shown(&before))
+        .after(told);
+    outcome(store.update_user(&after, &entry).await?)?;
+    tracing::info!(user = after.username, role = %after.role, password_changed, by = actor.label(), "person changed");
+    Ok(after)
+}
+
+pub(super) async fn find(store: &Store, username: &str) -> Result<User, Error> {
+    const NOT_FOUND: Error = Error::NotFound { what: "user" };
+    if username.contains('\0') {
+        return Err(NOT_FOUND);
+    }
+    store
+        .user_by_name(&username.trim().to_lowercase())
         .await?
-    {
-        Ok(())
+        .ok_or(NOT_FOUND)
+}
+
+fn outcome(changed: Changed) -> Result<(), Error> {
+    match changed {
+        Changed::Done => Ok(()),
+        Changed::NotFound => Err(Error::NotFound { what: "user" }),
+        Changed::LastAdministrator => Err(Error::Conflict {
+            code: "last_administrator",
+            message: "the server would be without an administrator".to_owned(),
+        }),
+    }
+}
+
+fn email(text: String) -> Result<String, Error> {
+    let fits =
+        text.chars().count() <= MAX_EMAIL && !text.chars().any(|c| c.is_control() || c.is_whitespace());
+    let shaped = text
+        .split_once('@')
+        .is_some_and(|(name, host)| !name.is_empty() && !host.is_empty());
+    if fits && shaped {
+        Ok(text)
     } else {
-        Err(Error::NotFound { what: "user" })
+        Err(Error::invalid("email", "must be an e-mail address"))
     }
 }
 
-/// The argon2id hash of a password, computed away from the threads that serve requests.
-async fn hash(password: String) -> Result<String, Error> {
-    if password.chars().count() < MIN_PASSWORD || password.len() > MAX_PASSWORD {
-        return Err(Error::invalid(
-            "password",
-            format!("{MIN_PASSWORD} to {MAX_PASSWORD} characters"),
-        ));
-    }
-    let hashed = tokio::task::spawn_blocking(move || {
-        let hash: Result<PasswordHash, _> = Argon2::default().hash_password(password.as_bytes());
-        hash.map(|hash| hash.to_string())
-    });
-    hashed.await.map_err(Error::internal)?.map_err(Error::internal)
+fn object(user: &User) -> String {
+    format!("user:{}", user.username)
 }
 
-#[cfg(test)]
-mod tests {
-    use argon2::{Argon2, PasswordVerifier};
-
-    #[tokio::test]
-    async fn passwords_are_kept_as_argon2id() {
-        let hash = super::hash("correct horse".to_owned()).await.unwrap();
-        assert!(hash.starts_with("$argon2id$v=19$"), "{hash}");
-        assert!(
-            Argon2::default()
-                .verify_password(b"correct horse", &*hash)
-                .is_ok()
-        );
-        assert!(Argon2::default().verify_password(b"wrong horse", &*hash).is_err());
-        assert!(super::hash("short".to_owned()).await.is_err());
-    }
+/// What the audit log keeps of a person.
+fn shown(user: &User) -> Value {
+    json!({"username": user.username, "role": user.role, "email": user.email})
 }

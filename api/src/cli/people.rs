@@ -1,11 +1,14 @@
 //! `setpoint user`.
 
 use clap::Subcommand;
-use setpoint_model::SystemClock;
+use setpoint_model::{Role, SystemClock};
 
 use super::{Failure, close, database, output};
 use crate::{
-    app::users::{self, NewUser},
+    app::{
+        Actor,
+        users::{self, NewUser},
+    },
     config::Config,
 };
 
@@ -27,7 +30,7 @@ enum What {
         username: String,
         /// What they may do: admin, operator, viewer or owner.
         #[arg(long, default_value = "viewer")]
-        role: String,
+        role: Role,
         /// Their e-mail address.
         #[arg(long)]
         email: Option<String>,
@@ -43,6 +46,7 @@ impl Args {
     pub(super) async fn run(self, config: Config) -> Result<(), Failure> {
         let password = output::read_secret("Password")?;
         let (store, embedded) = database(&config).await?;
+        let actor = Actor::system("terminal");
         let done = match self.what {
             What::Add {
                 username,
@@ -55,11 +59,11 @@ impl Args {
                     role,
                     email,
                 };
-                let made = users::create_user(&store, &SystemClock, new).await;
+                let made = users::create_user(&store, &SystemClock, &actor, new).await;
                 made.map(|user| format!("added {} ({})", user.username, user.role))
             }
             What::Passwd { username } => {
-                let done = users::set_password(&store, &SystemClock, &username, password).await;
+                let done = users::set_password(&store, &SystemClock, &actor, &username, password).await;
                 done.map(|()| format!("changed the password of {username}"))
             }
         };

@@ -9,6 +9,7 @@ mod limits;
 mod log;
 mod mqtt;
 mod mqtt_limits;
+mod people;
 mod sources;
 mod units;
 
@@ -22,11 +23,12 @@ use serde::Deserialize;
 pub use self::{
     database::{Database, Embedded},
     error::ConfigError,
-    http::Http,
+    http::{Http, RequestLimits},
     limits::{Settings, Telemetry, Timeline},
     log::{Log, LogFormat},
     mqtt::{Mqtt, Tls},
     mqtt_limits::Limits,
+    people::{Audit, Claiming, SignIn},
     sources::{DEFAULTS, Sources},
 };
 use error::Invalid;
@@ -53,6 +55,12 @@ pub struct Config {
     pub timeline: Timeline,
     /// Where metrics are read.
     pub metrics: Metrics,
+    /// How people sign in.
+    pub sign_in: SignIn,
+    /// How devices are claimed.
+    pub claiming: Claiming,
+    /// The audit log.
+    pub audit: Audit,
     /// The first administrator.
     pub admin: Admin,
     /// The log.
@@ -99,6 +107,9 @@ impl Config {
         self.settings.validate()?;
         self.telemetry.validate()?;
         self.timeline.validate()?;
+        self.sign_in.validate()?;
+        self.claiming.validate()?;
+        self.audit.validate()?;
         self.log.validate()?;
         if let Some(address) = self.metrics.listen {
             plaintext("metrics.listen", address, self.allow_plaintext)?;

@@ -2,15 +2,25 @@
 
 use axum::{
     extract::{FromRef, FromRequestParts},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use setpoint_model::Serial;
+use setpoint_model::{
+    Serial,
+    credential::SecretHash,
+    timeline::{Entry, Facts},
+};
 
-use super::Problem;
-use crate::app::{Actor, App, Error, Principal};
+use super::{Problem, client::Client, cookie};
+use crate::app::{Actor, App, Error};
 
-/// Whoever sent the request, by `Authorization: Bearer TOKEN`; 401 when that doesn't hold.
+/// What proves that a request with a session's cookie comes from a page of ours.
+const CSRF_TOKEN: HeaderName = HeaderName::from_static("x-csrf-token");
+/// What a browser says of where a request comes from (W3C Fetch Metadata).
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Whoever sent the request: by `Authorization: Bearer TOKEN`, or else by a session's cookie, which needs its
+/// `X-CSRF-Token` for all but reading. 401 when that doesn't hold, 403 `csrf` without the token.
 impl<S> FromRequestParts<S> for Actor
 where
     App: FromRef<S>,
@@ -19,10 +29,17 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Some(Credentials::Bearer(token)) = credentials(&parts.headers) else {
-            return Err(Error::Unauthenticated.into());
+        let app = App::from_ref(state);
+        let actor = match (credentials(&parts.headers), cookie::read(&parts.headers)) {
+            (Some(Credentials::Bearer(token)), _) => app.authenticate_token(token.as_bytes()).await?,
+            (None, Some(cookie)) => {
+                let actor = app.authenticate_session(cookie.as_bytes()).await?;
+                check_csrf(parts, cookie)?;
+                actor
+            }
+            _ => return Err(Error::Unauthenticated.into()),
         };
-        Ok(App::from_ref(state).authenticate_token(token.as_bytes()).await?)
+        Ok(actor.from(Client::of(parts).address))
     }
 }
 
@@ -39,19 +56,69 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Some(Credentials::Basic { serial, token }) = credentials(&parts.headers) else {
+            return Ok(Self(Actor::from_request_parts(parts, state).await?));
+        };
         let app = App::from_ref(state);
-        match credentials(&parts.headers) {
-            Some(Credentials::Bearer(token)) => Ok(Self(app.authenticate_token(token.as_bytes()).await?)),
-            Some(Credentials::Basic { serial, token }) => {
-                app.sign_in_device(&serial, token.as_bytes()).await?;
-                Ok(Self(Actor {
-                    principal: Principal::Device(serial),
-                    scopes: Vec::new(),
-                }))
-            }
-            None => Err(Error::Unauthenticated.into()),
+        let client = Client::of(parts);
+        let signed_in = app.sign_in_device(&serial, token.as_bytes()).await;
+        if matches!(signed_in, Err(Error::Stolen)) {
+            app.timeline.record(Entry {
+                serial: serial.clone(),
+                at: app.clock.now(),
+                facts: Facts::StolenSeen {
+                    address: client
+                        .address
+                        .map_or_else(String::new, |address| address.to_string()),
+                    transport: "http".to_owned(),
+                },
+            });
         }
+        signed_in?;
+        Ok(Self(Actor::device(serial).from(client.address)))
     }
+}
+
+/// What a page sends along to show that it may read this server's answers: derived from the cookie, so that it needs
+/// no place of its own, and useless for guessing the cookie.
+pub(super) fn csrf_token(cookie: &str) -> String {
+    let hash = SecretHash::of(format!("csrf:{cookie}").as_bytes());
+    hash.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn check_csrf(parts: &Parts, cookie: &str) -> Result<(), Problem> {
+    if matches!(parts.method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        return Ok(());
+    }
+    let given = parts
+        .headers
+        .get(CSRF_TOKEN)
+        .map_or(&b""[..], |value| value.as_bytes());
+    // Hashes are compared in constant time.
+    if SecretHash::of(given).matches(&SecretHash::of(csrf_token(cookie).as_bytes())) {
+        Ok(())
+    } else {
+        Err(forged())
+    }
+}
+
+/// Refuses what a page of another site sends, for the one request that has no CSRF token yet.
+///
+/// # Errors
+/// 403 `csrf`.
+pub(super) fn check_site(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get(FETCH_SITE).map(|site| site.as_bytes()) {
+        None | Some(b"same-origin" | b"none") => Ok(()),
+        Some(_) => Err(forged()),
+    }
+}
+
+fn forged() -> Problem {
+    Problem::new(
+        StatusCode::FORBIDDEN,
+        "csrf",
+        "a request with a session's cookie needs its X-CSRF-Token, which GET /api/v1/session tells",
+    )
 }
 
 /// What `Authorization` holds. No `Debug`: it is secret.

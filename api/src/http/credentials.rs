@@ -1,13 +1,15 @@
 //! `/devices/{serial}/credential`.
 
+use std::time::Duration;
+
 use axum::{extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use setpoint_model::{Serial, credential::Secret};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Context, Json, Path, Problem};
-use crate::app::{Actor, App};
+use super::{Context, Json, Path, Payload, Problem};
+use crate::app::{Actor, App, Error};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new().routes(routes!(rotate, revoke))
@@ -47,12 +49,22 @@ impl Credential {
     }
 }
 
+/// How a token is replaced.
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct Rotation {
+    /// How long the old token goes on: `1h`, at most 30 days; not at all without it.
+    #[schema(example = "1h")]
+    grace: Option<String>,
+}
+
 /// Gives a device a new token.
 ///
-/// The old one ends at once, and so do the sessions it opened.
+/// The old one ends, and so do the sessions it opened: at once, or after `grace`.
 #[utoipa::path(
     post, path = "/devices/{serial}/credential", tag = "devices", security(("bearer" = ["devices:write"])),
     params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
+    request_body = Option<Rotation>,
     responses(
         (status = 201, description = "Made; `token` is shown this once", body = Credential),
         (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
@@ -62,8 +74,18 @@ async fn rotate(
     State(app): State<App>,
     actor: Actor,
     Path(serial): Path<Serial>,
+    Payload(body): Payload,
 ) -> Result<(StatusCode, Json<Credential>), Problem> {
-    let (secret, at) = app.rotate_credential(&actor, &serial).await?;
+    let rotation = match body.is_empty() {
+        true => Rotation::default(),
+        false => Json::<Rotation>::read(&body)?,
+    };
+    let grace = match &rotation.grace {
+        None => Duration::ZERO,
+        Some(text) => humantime::parse_duration(text)
+            .map_err(|_| Error::invalid("grace", "a duration such as \"1h\" or \"30m\""))?,
+    };
+    let (secret, at) = app.rotate_credential(&actor, &serial, grace).await?;
     Ok((StatusCode::CREATED, Json(Credential::made(serial, at, &secret))))
 }
 

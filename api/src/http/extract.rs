@@ -29,11 +29,21 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let Payload(bytes) = Payload::from_request(request, state).await?;
-        match axum::Json::from_bytes(&bytes) {
-            Ok(axum::Json(value)) => Ok(Self(value)),
+        Self::read(&bytes).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned> Json<T> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// 400 or 422, as for the extractor.
+    pub(super) fn read(bytes: &[u8]) -> Result<T, Problem> {
+        match axum::Json::from_bytes(bytes) {
+            Ok(axum::Json(value)) => Ok(value),
             // The parser meets a wrong field before what is no JSON further on.
             Err(JsonRejection::JsonDataError(error)) => {
-                Err(match serde_json::from_slice::<IgnoredAny>(&bytes) {
+                Err(match serde_json::from_slice::<IgnoredAny>(bytes) {
                     Ok(_) => wrong_field(&error),
                     Err(error) => malformed(&error),
                 })

@@ -15,11 +15,10 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, histogram::Histogram},
     registry::Registry,
 };
-use setpoint_model::Scope;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Context, Problem};
-use crate::app::{Actor, Error};
+use crate::app::{Actor, Error, policy::Action};
 
 /// Upper bounds of the latency histogram, in seconds.
 const BUCKETS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -132,7 +131,7 @@ pub fn separate(registry: Arc<Registry>) -> Router {
     responses((status = 200, description = "All metrics", body = String, content_type = "application/openmetrics-text"))
 )]
 async fn metrics(actor: Actor, State(context): State<Context>) -> Result<Response, Problem> {
-    actor.require(Scope::MetricsRead)?;
+    context.app.authorize_all(&actor, Action::ReadMetrics)?;
     render(&context.registry)
 }
 

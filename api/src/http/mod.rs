@@ -3,30 +3,39 @@
 //! Each noun has a file with `pub(super) fn routes() -> OpenApiRouter<Context>`, its paths relative to
 //! `/api/v1`; [`api`] merges them. The OpenAPI document is made of the same routes.
 
+mod activate;
 mod actor;
+mod audit;
+mod client;
+mod cookie;
 mod credentials;
 mod devices;
 mod docs;
 mod extract;
 mod health;
+mod limits;
 pub mod metrics;
 mod models;
+mod oauth;
 mod openapi;
+mod owners;
 mod page;
 mod problem;
 mod request_id;
 mod serve;
+mod session;
 mod settings;
 mod stall;
 mod telemetry;
 mod timeline;
 mod tokens;
+mod users;
 pub mod websocket;
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Router,
@@ -62,6 +71,32 @@ pub struct Context {
     pub tasks: Tasks,
     /// All metrics.
     pub registry: Arc<Registry>,
+    /// Where this server is, as clients see it.
+    pub public: Arc<Public>,
+}
+
+/// Where this server is, as clients see it.
+#[derive(Debug, Clone, Default)]
+pub struct Public {
+    /// The address of HTTP; from each request without it.
+    pub http: Option<String>,
+    /// The address of MQTT; from each request and the ports without it.
+    pub mqtt: Option<String>,
+    /// The port of MQTT over TLS.
+    pub mqtt_tls_port: Option<u16>,
+    /// The port of MQTT over TCP.
+    pub mqtt_port: Option<u16>,
+}
+
+impl Public {
+    /// The address of MQTT on this host: encrypted if it can be.
+    fn mqtt_at(&self, host: &str) -> String {
+        match (self.mqtt_tls_port, self.mqtt_port) {
+            (Some(port), _) => format!("mqtts://{host}:{port}"),
+            (None, Some(port)) => format!("mqtt://{host}:{port}"),
+            (None, None) => format!("mqtt://{host}"),
+        }
+    }
 }
 
 impl FromRef<Context> for App {
@@ -73,16 +108,22 @@ impl FromRef<Context> for App {
 /// The routes of every noun, under [`BASE`]: one line each, in alphabetical order.
 fn api() -> OpenApiRouter<Context> {
     let nouns = OpenApiRouter::new()
+        .merge(audit::routes())
         .merge(credentials::routes())
         .merge(devices::routes())
         .merge(models::routes())
+        .merge(owners::routes())
+        .merge(session::routes())
         .merge(settings::routes())
         .merge(telemetry::routes())
         .merge(timeline::routes())
-        .merge(tokens::routes());
+        .merge(tokens::routes())
+        .merge(users::routes());
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .nest(BASE, nouns)
+        .merge(activate::routes())
         .merge(health::routes())
+        .merge(oauth::routes())
         .merge(metrics::routes())
 }
 
@@ -105,6 +146,7 @@ pub fn router(
     let routes = nouns
         .merge(openapi::routes(&openapi::with_problems(document))?)
         .merge(docs::routes())
+        .merge(activate::assets())
         .merge(further);
     Ok(layered(routes, limits, metrics).with_state(context))
 }
@@ -115,12 +157,16 @@ fn layered<S: Clone + Send + Sync + 'static>(
     limits: &config::Http,
     metrics: HttpMetrics,
 ) -> Router<S> {
+    let proxies: Arc<[IpAddr]> = limits.trusted_proxies.as_slice().into();
+    let limiter = limits::Limiter::new(limits.limits.clone());
     let layers = ServiceBuilder::new()
         .layer(middleware::from_fn(request_id::identify))
+        .layer(middleware::from_fn_with_state(proxies, client::locate))
         .layer(middleware::from_fn_with_state(metrics, metrics::measure))
         .layer(middleware::from_fn(docs::security_headers))
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn(request_id::explain))
+        .layer(middleware::from_fn_with_state(limiter, limits::limit))
         .layer(CatchPanicLayer::custom(|_| panicked().into_response()))
         .layer(TimeoutLayer::with_status_code(
             StatusCode::SERVICE_UNAVAILABLE,

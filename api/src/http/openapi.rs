@@ -9,7 +9,7 @@ use utoipa::{
         content::ContentBuilder,
         path::Operation,
         response::ResponseBuilder,
-        security::{Http, HttpAuthScheme, SecurityScheme},
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
     },
 };
 
@@ -31,6 +31,8 @@ use super::{BASE, Problem};
         (name = "settings", description = "What a device should run, and what it says it runs"),
         (name = "models", description = "Product types: settings schemas and telemetry names"),
         (name = "telemetry", description = "What devices measure"),
+        (name = "people", description = "People, their sessions, and the audit log"),
+        (name = "claiming", description = "How a device is registered to its owner (RFC 8628)"),
         (name = "tokens", description = "API tokens"),
         (name = "server", description = "The server itself"),
     ),
@@ -46,6 +48,11 @@ impl Modify for Security {
         bearer.description =
             Some("An API token: `spt_...`. Each operation names the scope it needs.".to_owned());
         components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
+        let session = ApiKeyValue::with_description(
+            "setpoint_session",
+            "A person's session, from `POST /api/v1/session`; all but GET also need its `X-CSRF-Token`.",
+        );
+        components.add_security_scheme("session", SecurityScheme::ApiKey(ApiKey::Cookie(session)));
         let mut device = Http::new(HttpAuthScheme::Basic);
         device.description =
             Some("A device's serial and its own token, on the routes that devices call.".to_owned());
@@ -64,6 +71,17 @@ pub(super) fn with_problems(mut document: openapi::OpenApi) -> openapi::OpenApi 
             &mut item.delete,
         ];
         for operation in operations.into_iter().flatten() {
+            // Whatever a token may do, a person may who is signed in.
+            if let Some(requirements) = &mut operation.security {
+                let session = SecurityRequirement::new::<_, [&str; 0], &str>("session", []);
+                let anybody = SecurityRequirement::default();
+                if !requirements.is_empty()
+                    && !requirements.contains(&anybody)
+                    && !requirements.contains(&session)
+                {
+                    requirements.push(session);
+                }
+            }
             let problem = Ref::from_schema_name("Problem");
             let content = ContentBuilder::new().schema(Some(problem)).build();
             let response = ResponseBuilder::new()

@@ -2,7 +2,7 @@
 //!
 //! The middleware in `http::request_id` fills in `request_id`; causes go to the log and never to a client.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use axum::{
     Json,
@@ -37,6 +37,10 @@ pub struct Problem {
     /// For `version_mismatch`: the version in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current_version: Option<i64>,
+    /// For `too_many_requests`: seconds to wait, as in `Retry-After`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u32>)]
+    pub retry_after: Option<NonZeroU32>,
 }
 
 /// The type of a problem (RFC 9457, section 4.2.1).
@@ -59,6 +63,7 @@ impl Problem {
             request_id: None,
             errors: BTreeMap::new(),
             current_version: None,
+            retry_after: None,
         }
     }
 
@@ -89,7 +94,15 @@ impl From<app::Error> for Problem {
         use app::Error;
         let detail = error.to_string();
         match error {
-            Error::Unauthenticated => Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail),
+            Error::Unauthenticated | Error::Stolen => {
+                Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+            }
+            Error::TooManyAttempts { after } => Self {
+                retry_after: u32::try_from(after.as_secs().saturating_add(1))
+                    .ok()
+                    .and_then(NonZeroU32::new),
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
+            },
             Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "forbidden", detail),
             Error::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
             Error::Conflict { code, .. } => Self::new(StatusCode::CONFLICT, code, detail),
@@ -130,6 +143,9 @@ impl IntoResponse for Problem {
         );
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.get()));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

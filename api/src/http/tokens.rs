@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{Context, Json, Page, Path, Problem, Query};
-use crate::app::{Actor, App, Error, tokens};
+use crate::app::{Actor, App, Error, policy::Action, tokens};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
@@ -89,7 +89,7 @@ struct ListQuery {
 
 /// Makes an API token.
 #[utoipa::path(
-    post, path = "/tokens", tag = "tokens", security(("bearer" = ["admin"])), request_body = NewToken,
+    post, path = "/tokens", tag = "tokens", security(("bearer" = ["tokens:write"])), request_body = NewToken,
     responses(
         (status = 201, description = "Made; `token` is shown this once", body = Made),
         (status = 422, description = "A field is not valid", body = Problem, content_type = "application/problem+json"),
@@ -101,7 +101,7 @@ async fn create(
     body: Result<Json<NewToken>, Problem>,
 ) -> Result<(StatusCode, Json<Made>), Problem> {
     // Who may not is told so, whatever the body.
-    actor.require(Scope::Admin)?;
+    app.authorize(&actor, Action::ManageTokens)?;
     let Json(new) = body?;
     let scopes = new.scopes.iter().map(|scope| scope.parse::<Scope>());
     let scopes = scopes.collect::<Result<Vec<_>, _>>().map_err(|error| {
@@ -126,7 +126,7 @@ async fn create(
 
 /// Lists API tokens, newest first.
 #[utoipa::path(
-    get, path = "/tokens", tag = "tokens", security(("bearer" = ["admin"])), params(ListQuery),
+    get, path = "/tokens", tag = "tokens", security(("bearer" = ["tokens:write"])), params(ListQuery),
     responses((status = 200, description = "A page of tokens", body = Page<Token>))
 )]
 async fn list(
@@ -143,7 +143,7 @@ async fn list(
 
 /// Shows an API token.
 #[utoipa::path(
-    get, path = "/tokens/{id}", tag = "tokens", security(("bearer" = ["admin"])),
+    get, path = "/tokens/{id}", tag = "tokens", security(("bearer" = ["tokens:write"])),
     params(("id" = Uuid, Path, description = "The token's id")),
     responses((status = 200, description = "The token, without its secret", body = Token))
 )]
@@ -153,7 +153,7 @@ async fn read(State(app): State<App>, actor: Actor, Path(id): Path<Uuid>) -> Res
 
 /// Deletes an API token, which ends at once, its MQTT sessions too.
 #[utoipa::path(
-    delete, path = "/tokens/{id}", tag = "tokens", security(("bearer" = ["admin"])),
+    delete, path = "/tokens/{id}", tag = "tokens", security(("bearer" = ["tokens:write"])),
     params(("id" = Uuid, Path, description = "The token's id")),
     responses((status = 204, description = "It is gone"))
 )]

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use setpoint_broker::Handle;
 use setpoint_model::{Clock, timeline::Entry};
-use setpoint_store::Store;
+use setpoint_store::{Store, audit::NewEntry};
 use tokio::sync::mpsc::Receiver;
 use uuid::Uuid;
 
 use crate::{
     app::{
-        App, Error, Hints, Ingest, Parts, PresenceBook, Timeline,
+        App, AuditLog, Error, Hints, Ingest, Parts, PresenceBook, Timeline,
+        claims::Claiming,
         credentials::Credentials,
+        sessions::SignIn,
         settings::{Acknowledgement, Engine},
         telemetry::Batch,
         tokens::Tokens,
@@ -27,6 +29,7 @@ pub(super) struct Queues {
     telemetry: Receiver<Batch>,
     timeline: Receiver<Entry>,
     acknowledgements: Receiver<Acknowledgement>,
+    refusals: Receiver<NewEntry>,
 }
 
 /// The application, and the queues of its writers.
@@ -48,6 +51,7 @@ pub(super) fn app(
         registry,
     );
     let presence = PresenceBook::new(Uuid::new_v4(), config.timeline.last_seen_every);
+    let (audit, refusals) = AuditLog::new(registry);
     let app = App::new(Parts {
         store,
         broker,
@@ -55,6 +59,9 @@ pub(super) fn app(
         hints: Hints::default(),
         tokens: Tokens::default(),
         credentials: Credentials::default(),
+        people: SignIn::new(config.sign_in.clone()),
+        claiming: Claiming::new(config.claiming.clone()),
+        audit,
         settings,
         ingest,
         presence,
@@ -66,6 +73,7 @@ pub(super) fn app(
             telemetry: batches,
             timeline: entries,
             acknowledgements,
+            refusals,
         },
     )
 }
@@ -110,6 +118,12 @@ pub(super) fn spawn(app: &App, queues: Queues, config: &Config, tasks: &Tasks) {
         "telemetry partitions",
         tasks::partitions::run(app.clone(), stop()),
     );
+    tasks.essential(
+        "audit writer",
+        tasks::audit_writer::run(app.clone(), queues.refusals, stop()),
+    );
+    let expiry = tasks::expiry::run(app.clone(), config.audit.clone(), stop());
+    tasks.background("expiry", expiry);
     let retention = tasks::retention::run(
         app.clone(),
         config.telemetry.clone(),

@@ -12,12 +12,12 @@ use setpoint_model::{
 };
 use sqlx::{Postgres, Transaction, types::Json};
 
-use crate::{Result, Store};
+use crate::{Result, Store, settings::LockedSettings};
 
 /// A device whose serial is taken but which has no settings yet. Dropping it leaves nothing behind.
 #[derive(Debug)]
 pub struct UnsettledDevice {
-    transaction: Transaction<'static, Postgres>,
+    pub(crate) transaction: Transaction<'static, Postgres>,
     /// Its id.
     pub id: DeviceId,
     /// Where its settings' versions begin: behind those of an earlier device of this serial.
@@ -45,45 +45,75 @@ impl Store {
     /// [`crate::Error::Conflict`] with `devices_serial_key` when the serial is taken,
     /// [`crate::Error::Reference`] with `devices_model_fkey` when there is no such model.
     pub async fn begin_device(&self, device: &NewDevice, at: DateTime<Utc>) -> Result<UnsettledDevice> {
-        let mut transaction = self.pool.begin().await?;
-        let description = &device.description;
-        let id = sqlx::query_scalar!(
-            "INSERT INTO devices (serial, name, model, tags, time_zone, location, created_at, updated_at)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $7) RETURNING id",
-            device.serial.as_str(),
-            description.name,
-            description.model,
-            description.tags.to_json(),
-            description.time_zone.name(),
-            description.location,
-            at,
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        // A statement of its own, begun after the insert: a deletion of the same serial that the insert waited for
-        // is seen here.
-        let retired = sqlx::query_scalar!(
-            "SELECT settings_version FROM retired_serials WHERE serial = $1",
-            device.serial.as_str(),
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let first_version = retired.unwrap_or(0).saturating_add(1);
-        Ok(UnsettledDevice {
-            transaction,
-            id: DeviceId(id),
-            first_version,
-            at,
-        })
+        let transaction = self.pool.begin().await?;
+        begin(transaction, device, at).await
     }
 }
 
+impl LockedSettings {
+    /// Ends a device among those locked, with everything that is known of it, and begins a new generation of its serial
+    /// in the same transaction.
+    ///
+    /// # Errors
+    /// [`crate::Error::Reference`] with `devices_model_fkey` when there is no such model.
+    pub async fn begin_generation(
+        mut self,
+        former: DeviceId,
+        device: &NewDevice,
+        at: DateTime<Utc>,
+    ) -> Result<UnsettledDevice> {
+        self.delete_device(former, at).await?;
+        begin(self.transaction, device, at).await
+    }
+}
+
+async fn begin(
+    mut transaction: Transaction<'static, Postgres>,
+    device: &NewDevice,
+    at: DateTime<Utc>,
+) -> Result<UnsettledDevice> {
+    let description = &device.description;
+    let id = sqlx::query_scalar!(
+        "INSERT INTO devices (serial, name, model, tags, time_zone, location, created_at, updated_at)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $7) RETURNING id",
+        device.serial.as_str(),
+        description.name,
+        description.model,
+        description.tags.to_json(),
+        description.time_zone.name(),
+        description.location,
+        at,
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    // A statement of its own, begun after the insert: a deletion of the same serial that the insert waited for
+    // is seen here.
+    let retired = sqlx::query_scalar!(
+        "SELECT settings_version FROM retired_serials WHERE serial = $1",
+        device.serial.as_str(),
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let first_version = retired.unwrap_or(0).saturating_add(1);
+    Ok(UnsettledDevice {
+        transaction,
+        id: DeviceId(id),
+        first_version,
+        at,
+    })
+}
+
 impl UnsettledDevice {
-    /// Adds the first settings, the credential and the entry in the timeline, and makes it all last.
+    /// Adds the first settings, the credential (none: it can't sign in yet) and the entry in the timeline, and makes it all last.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn commit(mut self, settings: &FirstSettings, hash: &SecretHash, actor: &str) -> Result<()> {
+    pub async fn commit(
+        mut self,
+        settings: &FirstSettings,
+        hash: Option<&SecretHash>,
+        actor: &str,
+    ) -> Result<()> {
         let created = Facts::Created {
             actor: actor.to_owned(),
         };
@@ -96,7 +126,8 @@ impl UnsettledDevice {
                  INSERT INTO settings_versions (device_id, version, actor, source, at, diff, overrides)
                  VALUES ($1, $2, $7, $8, $6, $9, '{}')),
              credential AS (
-                 INSERT INTO device_credentials (device_id, hash, created_at) VALUES ($1, $10, $6))
+                 INSERT INTO device_credentials (device_id, hash, created_at)
+                 SELECT $1, $10, $6 WHERE $10::bytea IS NOT NULL)
              INSERT INTO device_events (device_id, at, kind, data) VALUES ($1, $6, $11, $12)",
             self.id.0,
             self.first_version,
@@ -107,7 +138,7 @@ impl UnsettledDevice {
             actor,
             Source::Created.as_str(),
             Json(&settings.diff) as Json<&Diff>,
-            hash.as_bytes().as_slice(),
+            hash.map(|hash| hash.as_bytes().as_slice()),
             created.kind().as_str(),
             created.to_json(),
         )

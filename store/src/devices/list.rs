@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{Postgres, QueryBuilder};
+use uuid::Uuid;
 
 use super::{Device, Row};
 use crate::{Result, Store};
@@ -24,6 +25,8 @@ pub struct DeviceFilter {
     pub tags: Vec<(String, Vec<Value>)>,
     /// A part of the serial or the name, in any case.
     pub search: Option<String>,
+    /// Registered to or shared with this person.
+    pub owner: Option<Uuid>,
 }
 
 /// By what devices are sorted; the serial breaks ties.
@@ -103,7 +106,7 @@ impl Store {
         let mut query = QueryBuilder::<Postgres>::new(
             "SELECT d.id, d.serial, d.name, d.model, d.tags, d.time_zone, d.location, d.created_at, d.updated_at,
                     coalesce(p.online, false) AS online, p.last_seen, p.disconnect_reason,
-                    s.version AS settings_version, c.created_at AS credential_created_at
+                    s.version AS settings_version, c.created_at AS credential_created_at, d.stolen_at
              FROM devices d JOIN device_settings s ON s.device_id = d.id
              LEFT JOIN device_presence p ON p.device_id = d.id
              LEFT JOIN device_credentials c ON c.device_id = d.id
@@ -162,6 +165,12 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &DeviceFilter) {
             .map(|value| serde_json::json!({ name: value }))
             .collect();
         query.push(" AND d.tags @> ANY(").push_bind(choices).push(")");
+    }
+    if let Some(owner) = filter.owner {
+        query
+            .push(" AND d.id IN (SELECT device_id FROM device_owners WHERE user_id = ")
+            .push_bind(owner)
+            .push(")");
     }
     if let Some(search) = &filter.search {
         let pattern = format!(

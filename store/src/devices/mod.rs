@@ -39,6 +39,8 @@ pub struct Device {
     pub settings_version: i64,
     /// When its credential was made; `None` if it has none and can't sign in.
     pub credential_created_at: Option<DateTime<Utc>>,
+    /// Since when it is reported stolen.
+    pub stolen_at: Option<DateTime<Utc>>,
 }
 
 #[derive(sqlx::FromRow)]
@@ -57,6 +59,7 @@ struct Row {
     disconnect_reason: Option<String>,
     settings_version: i64,
     credential_created_at: Option<DateTime<Utc>>,
+    stolen_at: Option<DateTime<Utc>>,
 }
 
 impl TryFrom<Row> for Device {
@@ -80,6 +83,7 @@ impl TryFrom<Row> for Device {
             disconnect_reason: row.disconnect_reason,
             settings_version: row.settings_version,
             credential_created_at: row.credential_created_at,
+            stolen_at: row.stolen_at,
         })
     }
 }
@@ -100,7 +104,7 @@ impl Store {
                       d.location AS "location: Json<Value>", d.created_at, d.updated_at,
                       coalesce(p.online, false) AS "online!", p.last_seen AS "last_seen?",
                       p.disconnect_reason AS "disconnect_reason?",
-                      s.version AS settings_version, c.created_at AS "credential_created_at?"
+                      s.version AS settings_version, c.created_at AS "credential_created_at?", d.stolen_at
                FROM devices d JOIN device_settings s ON s.device_id = d.id
                LEFT JOIN device_presence p ON p.device_id = d.id
                LEFT JOIN device_credentials c ON c.device_id = d.id

@@ -9,7 +9,7 @@ use setpoint_model::{
 };
 
 use super::*;
-use crate::{Store, testing};
+use crate::{Store, audit::NewEntry, testing};
 
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
@@ -31,7 +31,7 @@ async fn create(store: &Store, fields: Value, time: DateTime<Utc>) -> DeviceId {
         diff: Diff::new(),
     };
     unsettled
-        .commit(&settings, &SecretHash::of(b"token"), "test")
+        .commit(&settings, Some(&SecretHash::of(b"token")), "test")
         .await
         .unwrap();
     id
@@ -214,6 +214,21 @@ async fn a_device_reads_back_as_it_was_made_and_changed() {
     assert_eq!(error.constraint(), Some("devices_model_fkey"));
 }
 
+/// What the audit log is told.
+fn entry(second: i64) -> NewEntry {
+    NewEntry {
+        at: at(second),
+        actor: "test".to_owned(),
+        user_id: None,
+        action: "test",
+        object: String::new(),
+        address: None,
+        refused: false,
+        before: None,
+        after: None,
+    }
+}
+
 #[tokio::test]
 async fn a_credential_is_replaced_and_revoked() {
     let database = testing::database().await;
@@ -223,23 +238,17 @@ async fn a_credential_is_replaced_and_revoked() {
     let (old, new) = (SecretHash::of(b"token"), SecretHash::of(b"new"));
     assert!(store.credential(&a).await.unwrap().unwrap().hash.matches(&old));
     assert_eq!(
-        store.replace_credential(&a, &new, "test", at(1)).await.unwrap(),
+        store.replace_credential(&a, &new, None, &entry(1)).await.unwrap(),
         Some(id)
     );
     assert!(store.credential(&a).await.unwrap().unwrap().hash.matches(&new));
     assert_eq!(store.credentials_page(DeviceId(0), 10).await.unwrap().len(), 1);
-    assert_eq!(
-        store.revoke_credential(&a, "test", at(2)).await.unwrap(),
-        Some(id)
-    );
-    assert_eq!(
-        store.revoke_credential(&a, "test", at(3)).await.unwrap(),
-        Some(id)
-    );
+    assert_eq!(store.revoke_credential(&a, &entry(2)).await.unwrap(), Some(id));
+    assert_eq!(store.revoke_credential(&a, &entry(3)).await.unwrap(), Some(id));
     assert!(store.credential(&a).await.unwrap().is_none());
     assert_eq!(
         store
-            .replace_credential(&nobody, &new, "test", at(4))
+            .replace_credential(&nobody, &new, None, &entry(4))
             .await
             .unwrap(),
         None

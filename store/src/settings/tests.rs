@@ -40,7 +40,7 @@ async fn create(store: &Store, name: &str) -> (DeviceId, i64) {
         diff: changes,
     };
     unsettled
-        .commit(&settings, &SecretHash::of(b"token"), "test")
+        .commit(&settings, Some(&SecretHash::of(b"token")), "test")
         .await
         .unwrap();
     (id, version)

@@ -7,12 +7,12 @@ mod queue;
 
 use chrono::{DateTime, Utc};
 use setpoint_model::{
-    DeviceId, Scope, Serial,
+    DeviceId, Serial,
     telemetry::{Aggregate, Bucket},
 };
 use setpoint_store::telemetry::{History, Latest, Position, Reading};
 
-use super::{Actor, App, Error, Principal};
+use super::{Actor, App, Error, Principal, policy::Action};
 
 pub use ingest::{Ingest, IngestError, Report};
 pub use metrics::Metrics;
@@ -43,7 +43,8 @@ impl App {
     /// stored; [`Error::Unavailable`] and [`Error::Stopping`] when trying again may help.
     pub async fn ingest(&self, actor: &Actor, serial: &Serial, payload: &[u8]) -> Result<Report, Error> {
         if actor.principal != Principal::Device(serial.clone()) {
-            actor.require(Scope::TelemetryWrite)?;
+            self.authorize_device(actor, Action::WriteTelemetry, serial)
+                .await?;
         }
         let report = self
             .ingest
@@ -122,7 +123,8 @@ impl App {
     }
 
     async fn readable_device(&self, actor: &Actor, serial: &Serial) -> Result<DeviceId, Error> {
-        actor.require(Scope::TelemetryRead)?;
+        self.authorize_device(actor, Action::ReadTelemetry, serial)
+            .await?;
         self.store
             .device_id(serial)
             .await?

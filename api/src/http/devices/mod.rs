@@ -59,6 +59,8 @@ struct DeviceBody {
     /// The newest version of its settings.
     #[schema(example = 42)]
     settings_version: i64,
+    /// Whether it was reported stolen: it is refused, and every attempt is in its timeline.
+    stolen: bool,
     /// Its credential, with the token only in the answer that makes the device; null if it has none and can't sign in.
     credential: Option<Credential>,
 }
@@ -109,6 +111,8 @@ struct DevicePatch {
     /// A text, or an object with `latitude` and `longitude`.
     #[schema(value_type = Object, nullable)]
     location: Option<Value>,
+    /// `true` ends its sessions and refuses it, until it is `false` again.
+    stolen: Option<bool>,
 }
 
 impl From<Device> for DeviceBody {
@@ -128,6 +132,7 @@ impl From<Device> for DeviceBody {
             last_seen: device.last_seen,
             disconnect_reason: device.disconnect_reason,
             settings_version: device.settings_version,
+            stolen: device.stolen_at.is_some(),
             credential,
         }
     }

@@ -87,6 +87,7 @@ fn a_cursor_leads_on_in_its_own_order_alone() {
         disconnect_reason: None,
         settings_version: 1,
         credential_created_at: None,
+        stolen_at: None,
     };
     let orders: Vec<String> = SORT_KEYS
         .iter()

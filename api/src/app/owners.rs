@@ -1,0 +1,147 @@
+//! Whose a device is: sharing it, taking it back, reporting it stolen.
+
+use serde_json::json;
+use setpoint_model::{
+    Serial,
+    device::{Description, NewDevice},
+};
+use setpoint_store::{self as store, owners::Owner};
+
+use super::{
+    Actor, App, Error,
+    devices::{NOT_FOUND, first_settings},
+    policy::{Action, Reach},
+    users::find,
+};
+
+impl App {
+    /// The owners of a device, whom it is registered to first.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:read`, [`Error::NotFound`].
+    pub async fn owners(&self, actor: &Actor, serial: &Serial) -> Result<Vec<Owner>, Error> {
+        self.authorize_device(actor, Action::ReadDevice, serial).await?;
+        self.store.device_id(serial).await?.ok_or(NOT_FOUND)?;
+        Ok(self.store.owners(serial).await?)
+    }
+
+    /// Lets another person see and set a device; nothing changes if they may already.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:claim`, or for one it is only shared with; [`Error::NotFound`] for the
+    /// device or the person.
+    pub async fn share_device(&self, actor: &Actor, serial: &Serial, username: &str) -> Result<(), Error> {
+        let reach = self.authorize_device(actor, Action::ShareDevice, serial).await?;
+        self.require_registrant(actor, serial, reach).await?;
+        let device = self.store.device_id(serial).await?.ok_or(NOT_FOUND)?;
+        let user = find(&self.store, username).await?;
+        let entry = self.entry(actor, Action::ShareDevice.name(), object(serial));
+        let entry = entry.after(json!({"owner": user.username}));
+        let shared = self
+            .store
+            .share_device(device, user.id, actor.user(), &entry)
+            .await;
+        match shared {
+            Ok(_) => Ok(()),
+            Err(store::Error::Reference { .. }) => Err(NOT_FOUND),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Ends a share: by who gave it, by staff, or by the person themselves.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:claim`, or for another's share; [`Error::NotFound`] when there is none.
+    pub async fn unshare_device(&self, actor: &Actor, serial: &Serial, username: &str) -> Result<(), Error> {
+        let reach = self.authorize_device(actor, Action::ShareDevice, serial).await?;
+        let user = find(&self.store, username).await?;
+        if actor.user() != Some(user.id) {
+            self.require_registrant(actor, serial, reach).await?;
+        }
+        let device = self.store.device_id(serial).await?.ok_or(NOT_FOUND)?;
+        let entry = self.entry(actor, "device.unshare", object(serial));
+        let entry = entry.before(json!({"owner": user.username}));
+        if self.store.unshare_device(device, user.id, &entry).await? {
+            Ok(())
+        } else {
+            Err(Error::NotFound { what: "share" })
+        }
+    }
+
+    /// Takes a device back: its sessions end, its token is dead, its retained messages are cleared, and its serial
+    /// begins anew with nothing of the past to be seen. For one it is shared with, only their share ends.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `devices:claim`, [`Error::NotFound`].
+    pub async fn unregister(&self, actor: &Actor, serial: &Serial) -> Result<(), Error> {
+        let reach = self.authorize_device(actor, Action::Unregister, serial).await?;
+        if reach == Reach::Own
+            && let Some(me) = self.own_share(actor, serial).await?
+        {
+            return self.unshare_device(actor, serial, &me).await;
+        }
+        // First the sessions, so that their last words belong to the generation that ends.
+        let entry = self.entry(actor, Action::RevokeCredential.name(), object(serial));
+        self.store
+            .revoke_credential(serial, &entry)
+            .await?
+            .ok_or(NOT_FOUND)?;
+        self.end_credential(serial).await;
+
+        let mut locked = self.store.lock_settings(&[serial.as_str()]).await?;
+        let former = locked.device(serial).cloned().ok_or(NOT_FOUND)?;
+        let id = former.device_id;
+        let schema = self
+            .schema_of(&mut locked, &former.model, former.model_version)
+            .await?;
+        let registration = locked.registration(id).await?;
+        let at = self.clock.now();
+        let next = NewDevice {
+            serial: serial.clone(),
+            description: Description {
+                model: former.model,
+                ..Description::default()
+            },
+        };
+        let mut next = locked.begin_generation(id, &next, at).await?;
+        if registration.stolen {
+            next.set_stolen(Some(at)).await?;
+        }
+        let entry = self.entry(actor, Action::Unregister.name(), object(serial));
+        next.audit(&entry.before(json!({"registrant": registration.registrant})))
+            .await?;
+        let first = first_settings(&schema, next.first_version, at);
+        next.commit(&first, None, &actor.label()).await?;
+
+        self.credentials.revoke(serial);
+        self.ingest.forget(serial);
+        self.broker.clear_retained(serial);
+        if let Some(id) = self.store.republish_settings(serial).await? {
+            self.hints.settings.device(id.0);
+        }
+        tracing::info!(%serial, by = actor.label(), "device unregistered");
+        Ok(())
+    }
+
+    /// The actor's own name, if the device is only shared with them.
+    async fn own_share(&self, actor: &Actor, serial: &Serial) -> Result<Option<String>, Error> {
+        let owners = self.store.owners(serial).await?;
+        let mine = owners
+            .into_iter()
+            .find(|owner| owner.shared && Some(owner.user_id) == actor.user());
+        Ok(mine.map(|owner| owner.username))
+    }
+
+    async fn require_registrant(&self, actor: &Actor, serial: &Serial, reach: Reach) -> Result<(), Error> {
+        if reach == Reach::Own && self.own_share(actor, serial).await?.is_some() {
+            return Err(Error::Forbidden {
+                scope: Action::ShareDevice.scope(),
+            });
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn object(serial: &Serial) -> String {
+    format!("device:{serial}")
+}

@@ -1,0 +1,99 @@
+//! `[sign_in]`, `[claiming]` and `[audit]`.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{error::Invalid, units};
+
+/// How people sign in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SignIn {
+    /// How long a session may be idle.
+    #[serde(deserialize_with = "units::duration")]
+    pub session_idle: Duration,
+    /// How long a session holds at most.
+    #[serde(deserialize_with = "units::duration")]
+    pub session_lifetime: Duration,
+    /// Failures at one account from one address within the window.
+    pub max_failures: u32,
+    /// That window.
+    #[serde(deserialize_with = "units::duration")]
+    pub failure_window: Duration,
+}
+
+/// How devices are claimed.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claiming {
+    /// Whether a serial that nobody knows becomes a device when it is claimed.
+    pub create: bool,
+    /// How long a code holds.
+    #[serde(deserialize_with = "units::duration")]
+    pub code_lifetime: Duration,
+    /// How long a device waits between polls.
+    #[serde(deserialize_with = "units::duration")]
+    pub poll_interval: Duration,
+    /// Wrong codes of one person within the window.
+    pub max_attempts: u32,
+    /// That window.
+    #[serde(deserialize_with = "units::duration")]
+    pub attempt_window: Duration,
+    /// Claims waiting at once.
+    pub max_waiting: i64,
+    /// Where devices are told to connect; from the server's own ports without it.
+    pub mqtt_url: Option<String>,
+}
+
+/// The audit log.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// How long entries are kept.
+    #[serde(deserialize_with = "units::duration")]
+    pub retention: Duration,
+}
+
+impl SignIn {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        minutes("sign_in.session_idle", self.session_idle)?;
+        minutes("sign_in.session_lifetime", self.session_lifetime)?;
+        at_least_one("sign_in.max_failures", self.max_failures)
+    }
+}
+
+impl Claiming {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        minutes("claiming.code_lifetime", self.code_lifetime)?;
+        if !(1..=60).contains(&self.poll_interval.as_secs()) {
+            return Err(Invalid::new("claiming.poll_interval", "1s to 60s"));
+        }
+        if self.max_waiting < 1 {
+            return Err(Invalid::new("claiming.max_waiting", "at least 1"));
+        }
+        at_least_one("claiming.max_attempts", self.max_attempts)
+    }
+}
+
+impl Audit {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        super::limits::days("audit.retention", self.retention)
+    }
+}
+
+fn at_least_one(key: &'static str, value: u32) -> Result<(), Invalid> {
+    if value == 0 {
+        return Err(Invalid::new(key, "at least 1"));
+    }
+    Ok(())
+}
+
+/// Up to ten years: the time since must be a time.
+fn minutes(key: &'static str, value: Duration) -> Result<(), Invalid> {
+    if (1..=3_653 * 86_400).contains(&value.as_secs()) {
+        Ok(())
+    } else {
+        Err(Invalid::new(key, "1s to 3653days"))
+    }
+}
