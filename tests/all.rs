@@ -37,6 +37,7 @@ mod telemetry_http;
 mod tidy;
 mod timeline;
 mod tokens;
+mod tour;
 mod transports;
 
 /// The server's program.

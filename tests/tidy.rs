@@ -160,6 +160,23 @@ fn handlers_go_through_use_cases() {
 }
 
 #[test]
+fn routes_are_described() {
+    // Pages, and what describes or carries itself.
+    let others = ["activate", "docs", "metrics", "openapi", "websocket"];
+    let bare = holding(&["api/src/http"], &[".route("])
+        .into_iter()
+        .filter(|found| {
+            !others
+                .iter()
+                .any(|name| found.starts_with(&format!("api/src/http/{name}")))
+        });
+    none(
+        bare.collect(),
+        "a route of the API is made with `routes!`, which also describes it",
+    );
+}
+
+#[test]
 fn topics_are_built_and_parsed_in_one_place() {
     let built = sources(&[
         "model/src",
