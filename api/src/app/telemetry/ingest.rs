@@ -18,8 +18,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
     catalog::{Catalog, Device, MAX_METRIC_NAMES},
+    error::{IngestError, Refused},
     metrics::Metrics,
-    queue::{Batch, NotStored, Receipt, Room},
+    queue::{Batch, Receipt, Room},
 };
 use crate::{app::Timeline, config};
 
@@ -65,50 +66,6 @@ pub struct Report {
 struct Prepared {
     rows: Rows,
     report: Report,
-}
-
-/// Why a payload has no rows.
-enum Refused {
-    Malformed(Malformed),
-    /// There is no such device.
-    Gone,
-    Store(StoreError),
-}
-
-/// Why a payload was not stored.
-#[derive(Debug, thiserror::Error)]
-pub enum IngestError {
-    /// Nothing of it can be read.
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
-    /// There is no such device.
-    #[error("no such device")]
-    NoDevice,
-    /// The database failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The server is shutting down.
-    #[error("shutting down")]
-    Stopping,
-    /// The database refuses the rows.
-    #[error(transparent)]
-    NotStored(#[from] NotStored),
-}
-
-impl From<Refused> for IngestError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Malformed(malformed) => Self::Malformed(malformed),
-            Refused::Gone => Self::NoDevice,
-            Refused::Store(error) => Self::Store(error),
-        }
-    }
-}
-
-impl From<StoreError> for Refused {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
 }
 
 impl Ingest {

@@ -1,6 +1,7 @@
 //! Telemetry: taking it from devices, and reading it back.
 
 mod catalog;
+mod error;
 mod ingest;
 mod metrics;
 mod queue;
@@ -14,7 +15,8 @@ use setpoint_store::telemetry::{History, Latest, Position, Reading};
 
 use super::{Actor, App, Error, Principal, policy::Action};
 
-pub use ingest::{Ingest, IngestError, Report};
+pub use error::IngestError;
+pub use ingest::{Ingest, Report};
 pub use metrics::Metrics;
 pub use queue::{Batch, NotStored, Receipt};
 
