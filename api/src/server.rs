@@ -1,5 +1,6 @@
 //! The composition root: puts the parts of one server together, and takes them apart in order.
 
+mod error;
 mod listen;
 mod parts;
 
@@ -13,23 +14,25 @@ use std::{
 use prometheus_client::registry::Registry;
 use setpoint_broker::{
     Broker, Edge,
-    transport::{Acceptor, Certificates, reload, tls},
+    transport::{Acceptor, Certificates, reload},
 };
 use setpoint_model::{Clock, SystemClock};
 use setpoint_store::{
-    ConnectOptions, InvalidUrl, OpenError, PoolOptions, Store,
+    ConnectOptions, PoolOptions, Store,
     embedded::{self, Embedded, EmbeddedConfig},
 };
 
 use crate::{
     app::{
         App,
-        first_start::{FirstStart, FirstStartError, first_start},
+        first_start::{FirstStart, first_start},
     },
     config::{Config, Database},
     http::{self, Context, HttpMetrics, metrics},
     lifecycle::Tasks,
 };
+pub use error::StartError;
+pub(crate) use error::chain;
 use listen::Listeners;
 
 /// What the name of every metric begins with.
@@ -67,77 +70,6 @@ pub struct Addresses {
     pub websocket: Option<String>,
     /// Metrics, when they have an address of their own.
     pub metrics: Option<SocketAddr>,
-}
-
-/// Why a server didn't start, in one line for the person at the terminal.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A port is taken, or an address isn't this machine's.
-    #[error("{key}: {address} can't be listened on: {source}")]
-    Listen {
-        /// The configuration key.
-        key: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The data directory can't be made.
-    #[error("data_dir: {}: {source}", path.display())]
-    DataDir {
-        /// The directory.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The TLS certificates can't be used.
-    #[error("mqtt.tls: {0}")]
-    Tls(#[from] tls::LoadError),
-    /// `database.url` is none.
-    #[error("database.url: {0}")]
-    Url(#[from] InvalidUrl),
-    /// The embedded Postgres doesn't start.
-    #[error("{0}")]
-    Embedded(#[from] embedded::Error),
-    /// The database can't be opened.
-    #[error("{}", chain(.0))]
-    Database(#[from] OpenError),
-    /// The database fails.
-    #[error("{}", chain(.0))]
-    Prepare(#[from] crate::app::Error),
-    /// The administrator can't be made.
-    #[error("{}", chain(.0))]
-    FirstStart(#[from] FirstStartError),
-    /// The broker doesn't start.
-    #[error("{0}")]
-    Broker(#[from] setpoint_broker::Error),
-    /// The OpenAPI document can't be rendered.
-    #[error("the OpenAPI document: {0}")]
-    Document(#[from] serde_json::Error),
-}
-
-impl StartError {
-    /// Whether another configuration would help: exit code 2.
-    pub fn is_configuration(&self) -> bool {
-        matches!(
-            self,
-            Self::Listen { .. } | Self::DataDir { .. } | Self::Tls(_) | Self::Url(_)
-        )
-    }
-}
-
-/// An error with its causes, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let further = error.to_string();
-        if !text.contains(&further) {
-            text = format!("{text}: {further}");
-        }
-        cause = error.source();
-    }
-    text.replace('\n', " ")
 }
 
 /// The database of a configuration: the embedded one, started, or another.
