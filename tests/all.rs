@@ -12,7 +12,9 @@
 
 mod access;
 mod acks;
+mod audit;
 mod authorization;
+mod claiming;
 mod commands;
 mod credentials;
 mod delivery;
@@ -23,14 +25,18 @@ mod health;
 mod hostile;
 mod openapi;
 mod outage;
+mod people;
+mod policy;
 mod presence;
 mod problems;
 mod secrecy;
+mod sessions;
 mod settings;
 mod settings_history;
 mod settings_set;
 mod simulator;
 mod start;
+mod taking_back;
 mod telemetry;
 mod telemetry_history;
 mod telemetry_http;

@@ -17,6 +17,7 @@ const EXAMPLES: &str = "\
 Examples:
   device-sim HOME-1                            register HOME-1 with ./data/admin-token and run it
   device-sim HOME-1 --token spd_...            run a device that has its token already
+  device-sim HOME-1 --claim                    show a code; its owner enters it on the web
   device-sim HOME-1 --refuse privacyMode       refuse every change of one setting
   device-sim HOME-1 --offline-every 30s        go away every half a minute, and come back
   device-sim --fleet 1000 --prefix SIM-        a thousand devices, SIM-00001 to SIM-01000
@@ -110,6 +111,18 @@ pub(crate) struct Run {
     /// The device's own token; nothing is registered then
     #[arg(long, env = "DEVICE_SIM_TOKEN", hide_env_values = true, conflicts_with_all = ["admin_token_file", "fleet"])]
     pub(crate) token: Option<Token>,
+    /// Get a token by a code that the owner enters (RFC 8628): nothing but the serial is needed
+    #[arg(long, conflicts_with_all = ["token", "admin_token_file", "anonymous", "fleet"])]
+    pub(crate) claim: bool,
+    /// The device's factory secret, where its model demands one to be claimed
+    #[arg(
+        long,
+        env = "DEVICE_SIM_CLAIM_SECRET",
+        hide_env_values = true,
+        requires = "claim",
+        value_name = "SECRET"
+    )]
+    pub(crate) claim_secret: Option<String>,
     /// Connect without any credential, to a broker that asks for none or for a client certificate
     #[arg(long, conflicts_with_all = ["token", "admin_token_file"])]
     pub(crate) anonymous: bool,

@@ -8,6 +8,7 @@
 
 pub mod behaviour;
 pub mod bench;
+pub mod claim;
 pub mod credential;
 pub mod device;
 pub mod endpoint;

@@ -1,6 +1,7 @@
 //! The binary `device-sim`: one simulated device, a fleet of them, or a bench.
 
 mod cli;
+mod enrol;
 mod output;
 mod run;
 

@@ -95,7 +95,7 @@ pub(crate) async fn devices(run: Run) -> Result<(), Failure> {
     let endpoint = Endpoint::new(run.server.mqtt.clone(), &files)?;
     // A client certificate is a credential too; an administrator's token is then used only if it is given.
     let by_certificate = run.tls_cert.is_some() && run.server.admin_token_file.is_none();
-    let needs_none = run.anonymous || run.token.is_some() || by_certificate;
+    let needs_none = run.anonymous || run.token.is_some() || by_certificate || run.claim;
     let registrar = if needs_none {
         None
     } else {
@@ -147,6 +147,7 @@ async fn one(
 ) -> Result<(), Failure> {
     let token = match registrar {
         Some(registrar) => Some(registrar.credential(&serial).await?),
+        None if run.claim => Some(crate::enrol::enrol(run, &serial).await?),
         None => run.token.clone(),
     };
     if !run.server.json {

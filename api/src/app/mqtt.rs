@@ -102,11 +102,8 @@ impl MqttBackend {
         let result = self.identify(login).await;
         if let (Err(Error::Stolen), Some(Ok(serial))) = (&result, claimed.map(|name| name.parse::<Serial>()))
         {
-            let facts = Facts::StolenSeen {
-                address: peer.address.to_string(),
-                transport: transport(peer.transport).to_owned(),
-            };
-            self.record(serial, self.app.clock.now(), facts);
+            let way = transport(peer.transport);
+            self.app.stolen_seen(serial, peer.address.to_string(), way);
         }
         result
     }

@@ -4,6 +4,7 @@ use serde_json::json;
 use setpoint_model::{
     Serial,
     device::{Description, NewDevice},
+    timeline::{Entry, Facts},
 };
 use setpoint_store::{self as store, owners::Owner};
 
@@ -121,6 +122,16 @@ impl App {
         }
         tracing::info!(%serial, by = actor.label(), "device unregistered");
         Ok(())
+    }
+
+    /// Notes in the timeline that something showed the credential of a device that was reported stolen.
+    pub fn stolen_seen(&self, serial: Serial, address: String, transport: &str) {
+        let transport = transport.to_owned();
+        self.timeline.record(Entry {
+            serial,
+            at: self.clock.now(),
+            facts: Facts::StolenSeen { address, transport },
+        });
     }
 
     /// The actor's own name, if the device is only shared with them.

@@ -5,11 +5,7 @@ use axum::{
     http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
-use setpoint_model::{
-    Serial,
-    credential::SecretHash,
-    timeline::{Entry, Facts},
-};
+use setpoint_model::{Serial, credential::SecretHash};
 
 use super::{Problem, client::Client, cookie};
 use crate::app::{Actor, App, Error};
@@ -63,16 +59,10 @@ where
         let client = Client::of(parts);
         let signed_in = app.sign_in_device(&serial, token.as_bytes()).await;
         if matches!(signed_in, Err(Error::Stolen)) {
-            app.timeline.record(Entry {
-                serial: serial.clone(),
-                at: app.clock.now(),
-                facts: Facts::StolenSeen {
-                    address: client
-                        .address
-                        .map_or_else(String::new, |address| address.to_string()),
-                    transport: "http".to_owned(),
-                },
-            });
+            let from = client
+                .address
+                .map_or_else(String::new, |address| address.to_string());
+            app.stolen_seen(serial.clone(), from, "http");
         }
         signed_in?;
         Ok(Self(Actor::device(serial).from(client.address)))
