@@ -1,153 +1,18 @@
 //! A device against a server that follows a script, packet by packet.
 
-use std::num::NonZeroU16;
+mod server;
 
-use bytes::Bytes;
+
 use futures_util::{SinkExt, StreamExt};
-use rmqtt_codec::{
-    types::{Publish, QoS},
-    v3::{Codec, ConnectAck, ConnectAckReason, Packet, SubscribeReturnCode},
-};
-use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
-use tokio_util::codec::Framed;
+use rmqtt_codec::v3::{ConnectAckReason, Packet};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::event;
+use server::Server;
 
 const LIMIT: Duration = Duration::from_secs(10);
-
-struct Server {
-    listener: TcpListener,
-}
-
-struct Connection {
-    framed: Framed<TcpStream, Codec>,
-}
-
-impl Server {
-    async fn start() -> Self {
-        Self {
-            listener: TcpListener::bind(("127.0.0.1", 0)).await.unwrap(),
-        }
-    }
-
-    fn options(&self) -> DeviceOptions {
-        let endpoint = Endpoint::loopback(self.listener.local_addr().unwrap().port());
-        let mut options = DeviceOptions::new("HOME-1".parse().unwrap(), Some(Token::new("secret")), endpoint);
-        options.telemetry = None;
-        options.backoff = Backoff {
-            first: Duration::from_millis(1),
-            longest: Duration::from_millis(5),
-        };
-        options.firmware_step = Duration::from_millis(1);
-        options
-    }
-
-    /// Accepts a connection and answers its CONNECT.
-    async fn accept(&self, return_code: ConnectAckReason, session_present: bool) -> Connection {
-        let (stream, _) = timeout(LIMIT, self.listener.accept()).await.unwrap().unwrap();
-        let mut connection = Connection {
-            framed: Framed::new(stream, Codec::new(0)),
-        };
-        let Packet::Connect(connect) = connection.hear().await else {
-            panic!("no CONNECT")
-        };
-        assert_eq!(
-            (&*connect.client_id, connect.username.as_deref()),
-            ("HOME-1", Some("HOME-1"))
-        );
-        assert_eq!(connect.password.as_deref(), Some(b"secret".as_slice()));
-        connection
-            .say(Packet::ConnectAck(ConnectAck {
-                return_code,
-                session_present,
-            }))
-            .await;
-        connection
-    }
-
-    /// Accepts a connection, and grants it the subscriptions it asks for.
-    async fn welcome(&self, session_present: bool) -> Connection {
-        let mut connection = self
-            .accept(ConnectAckReason::ConnectionAccepted, session_present)
-            .await;
-        let Packet::Subscribe {
-            packet_id,
-            topic_filters,
-        } = connection.hear().await
-        else {
-            panic!("no SUBSCRIBE")
-        };
-        let filters: Vec<_> = topic_filters
-            .iter()
-            .map(|(filter, qos)| (&**filter, *qos))
-            .collect();
-        let own = [
-            "devices/HOME-1/settings",
-            "devices/HOME-1/commands",
-            "devices/HOME-1/firmware",
-        ];
-        assert_eq!(filters, own.map(|filter| (filter, QoS::AtLeastOnce)));
-        let status = vec![SubscribeReturnCode::Success(QoS::AtLeastOnce); 3];
-        connection.say(Packet::SubscribeAck { packet_id, status }).await;
-        connection
-    }
-}
-
-impl Connection {
-    async fn hear(&mut self) -> Packet {
-        timeout(LIMIT, self.framed.next())
-            .await
-            .unwrap()
-            .expect("the device closed")
-            .unwrap()
-            .0
-    }
-
-    async fn say(&mut self, packet: Packet) {
-        self.framed.send(packet).await.unwrap();
-    }
-
-    /// Publishes at QoS 1 and hears the PUBACK.
-    async fn tell(&mut self, topic: &str, payload: Value) {
-        let packet_id = NonZeroU16::new(77).unwrap();
-        self.say(Packet::Publish(Box::new(Publish {
-            dup: false,
-            retain: true,
-            qos: QoS::AtLeastOnce,
-            topic: format!("devices/HOME-1/{topic}").into(),
-            packet_id: Some(packet_id),
-            payload: Bytes::from(payload.to_string()),
-            properties: None,
-        })))
-        .await;
-        assert_eq!(self.hear().await, Packet::PublishAck { packet_id });
-    }
-
-    /// The next publish of the device: its topic, its payload, and what its PUBACK is to name.
-    async fn told(&mut self) -> (String, Value, Option<NonZeroU16>) {
-        let Packet::Publish(publish) = self.hear().await else {
-            panic!("no PUBLISH")
-        };
-        let topic = publish.topic.strip_prefix("devices/HOME-1/").unwrap().to_owned();
-        (
-            topic,
-            serde_json::from_slice(&publish.payload).unwrap(),
-            publish.packet_id,
-        )
-    }
-
-    async fn acknowledge(&mut self, packet_id: Option<NonZeroU16>) {
-        self.say(Packet::PublishAck {
-            packet_id: packet_id.unwrap(),
-        })
-        .await;
-    }
-}
 
 #[tokio::test]
 async fn it_subscribes_on_every_connack_even_to_a_session_that_was_kept() {
