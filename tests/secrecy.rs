@@ -1,6 +1,7 @@
 //! No credential ever reaches the log, at whatever level.
 
 use nix::sys::signal::Signal;
+use reqwest::Method;
 use serde_json::json;
 use setpoint_tests::{
     Options, Version,
@@ -56,7 +57,42 @@ async fn the_whole_log_of_a_run_holds_no_credential() {
         let rotated = child.api.post("/devices/HOME-1/credential").await.json();
         assert_eq!(device.mqtt(Version::V3).refused().await, 5);
 
+        let anonymous = child.api.anonymous();
+        let who = json!({"username": "admin", "password": "a-password-of-mine"});
+        let signed_in = anonymous.post("/session").json(&who).await;
+        let csrf = signed_in.expect(200)["csrf_token"].as_str().unwrap().to_owned();
+        let cookie = signed_in.header("set-cookie");
+        let cookie = cookie.split([';', '=']).nth(1).unwrap().to_owned();
+        let form = |path: &str, body: String| {
+            let call = anonymous.root(Method::POST, path);
+            call.header("content-type", "application/x-www-form-urlencoded")
+                .body(body)
+        };
+        let asked = form(
+            "/oauth/device_authorization",
+            "client_id=device&serial=NEW-1".to_owned(),
+        );
+        let codes = asked.await.expect(200);
+        let (device_code, user_code) = (
+            codes["device_code"].as_str().unwrap(),
+            codes["user_code"].as_str().unwrap(),
+        );
+        let approval = json!({"user_code": user_code, "decision": "approve"});
+        let page = anonymous
+            .root(Method::POST, "/activate")
+            .header("x-csrf-token", &csrf);
+        let page = page.header("cookie", &format!("setpoint_session={cookie}"));
+        page.json(&approval).await.expect(200);
+        let grant = "urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code";
+        let poll = format!("grant_type={grant}&client_id=device&device_code={device_code}");
+        let claimed = form("/oauth/token", poll).await.expect(200);
+
         let secrets = [
+            cookie,
+            csrf,
+            device_code.to_owned(),
+            user_code.to_owned(),
+            claimed["access_token"].as_str().unwrap().to_owned(),
             child.api.token().to_owned(),
             operator.token().to_owned(),
             device.token.clone(),
