@@ -159,7 +159,8 @@ impl Store {
              SET published_at = least(v.published_at, m.published, m.delivered),
                  delivered_at = least(v.delivered_at, m.delivered)
              FROM mark m WHERE v.device_id = m.id AND v.version = m.version
-               AND (v.published_at IS NULL OR (m.delivered IS NOT NULL AND v.delivered_at IS NULL))",
+               AND (v.published_at IS NULL OR least(m.published, m.delivered) < v.published_at
+                    OR (m.delivered IS NOT NULL AND (v.delivered_at IS NULL OR m.delivered < v.delivered_at)))",
             &serials as &[&str],
             &versions,
             &published as &[Option<DateTime<Utc>>],

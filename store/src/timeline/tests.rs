@@ -122,5 +122,8 @@ async fn what_happened_to_an_earlier_device_of_the_serial_is_not_told_of_the_new
         .write_timeline(&[entry("A", earlier, 1), entry("A", later, 2)])
         .await
         .unwrap();
-    assert_eq!(versions(&store.timeline(ids[0], &[], None, 10).await.unwrap()), [2]);
+    assert_eq!(
+        versions(&store.timeline(ids[0], &[], None, 10).await.unwrap()),
+        [2]
+    );
 }
