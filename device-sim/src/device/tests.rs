@@ -2,8 +2,7 @@
 
 mod server;
 
-
-use futures_util::{SinkExt, StreamExt};
+use futures_util::StreamExt;
 use rmqtt_codec::v3::{ConnectAckReason, Packet};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
