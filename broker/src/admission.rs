@@ -153,11 +153,18 @@ impl Logins {
         !(waits((address, None)) || username.is_some_and(|name| waits((address, Some(name.to_owned())))))
     }
 
-    /// A login failed.
-    pub(crate) fn failed(&self, address: IpAddr, username: Option<&str>, config: &Config, metrics: &Metrics) {
+    /// A login failed; whether no more are tried for a while because of it.
+    pub(crate) fn failed(
+        &self,
+        address: IpAddr,
+        username: Option<&str>,
+        config: &Config,
+        metrics: &Metrics,
+    ) -> bool {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waits = false;
         if config.limit_loopback || !address.is_loopback() {
-            note(
+            waits |= note(
                 &mut table,
                 (address, None),
                 config.max_failed_logins_per_address,
@@ -165,19 +172,18 @@ impl Logins {
                 metrics,
             );
         }
-        if let Some(name) = username {
-            // A name that can't be a serial or `token` needs no entry of its own.
-            if name.len() <= setpoint_model::serial::MAX_LENGTH {
-                let key = (address, Some(name.to_owned()));
-                note(
-                    &mut table,
-                    key,
-                    config.max_failed_logins_per_serial,
-                    config,
-                    metrics,
-                );
-            }
+        // A name that can't be a serial or `token` needs no entry of its own.
+        if let Some(name) = username.filter(|name| name.len() <= setpoint_model::serial::MAX_LENGTH) {
+            let key = (address, Some(name.to_owned()));
+            waits |= note(
+                &mut table,
+                key,
+                config.max_failed_logins_per_serial,
+                config,
+                metrics,
+            );
         }
+        waits
     }
 
     /// A login succeeded: its user name starts anew.
@@ -209,7 +215,7 @@ fn note(
     max: u32,
     config: &Config,
     metrics: &Metrics,
-) {
+) -> bool {
     let now = Instant::now();
     if table.len() >= MAX_FAILURES && !table.contains_key(&key) {
         let oldest = table
@@ -231,7 +237,8 @@ fn note(
     }
     failures.count += 1;
     // Having waited once, a single further failure makes it wait again, for longer.
-    if failures.count > max || failures.waits > 0 {
+    let waits = failures.count > max || failures.waits > 0;
+    if waits {
         let factor = 2_u32.saturating_pow(failures.waits).min(MAX_BACKOFF);
         let wait: Duration = config.failed_login_backoff.saturating_mul(factor);
         failures.until = now.checked_add(wait);
@@ -239,4 +246,5 @@ fn note(
         failures.waits += 1;
         metrics.limit(Limit::FailedLogins);
     }
+    waits
 }

@@ -71,7 +71,11 @@ impl Edge {
             let deadline = Instant::now() + core.config.connect_timeout;
             // Boxed: a handshake's room is not kept for the session's life.
             let accepting = Box::pin(timeout_at(deadline, acceptor.accept(stream, from)));
-            match accepting.await {
+            let accepted = tokio::select! {
+                accepted = accepting => accepted,
+                () = core.closing.cancelled() => return,
+            };
+            match accepted {
                 Ok(Ok((io, peer))) => session::run(core, backend, io, peer, place, deadline).await,
                 Ok(Err(error)) => {
                     core.metrics.handshake_failed(error.reason());

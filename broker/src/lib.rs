@@ -11,6 +11,9 @@ mod bus;
 mod config;
 mod edge;
 mod error;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod handle;
 mod message;
 mod metrics;

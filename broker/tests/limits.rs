@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rmqtt_codec::{types::QoS, v3, v5};
-use setpoint_broker::{Outgoing, SessionEvent};
+use setpoint_broker::{Outgoing, Refusal, SessionEvent};
 use setpoint_model::{Channel, presence::DisconnectReason};
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Server, connect3, connect5, operator5, publish, topic};
+use crate::support::{Server, connect3, connect5, operator5, publish, serial, topic};
 
 async fn ended(server: &Server) -> DisconnectReason {
     let ended = server.event(|event| match event {
@@ -202,6 +202,15 @@ async fn failed_logins_for_one_serial() {
     for _ in 0..4 {
         assert_eq!(server.v5().await.refused(wrong("A")).await, 0x87);
     }
+    let told = server.event(|event| match event {
+        SessionEvent::Refused {
+            refusal: Refusal::TooManyAttempts,
+            serial,
+            ..
+        } => Some(serial),
+        _ => None,
+    });
+    assert_eq!(told.await, Some(serial("A")));
     let asked = server.backend.logins.lock().unwrap().len();
     assert_eq!(server.v5().await.refused(wrong("A")).await, 0x97);
     assert_eq!(

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
 
 use super::{
+    connect::claimed_serial,
     finish::{self, wind_up},
     live::Live,
     registry::{self, Claim, Newcomer},
@@ -33,6 +34,8 @@ const MAX_CLIENT_ID: usize = 512;
 pub(super) enum Rejection {
     /// A refusal that the backend hears of too.
     Refusal(Refusal),
+    /// A login that is not even tried. The backend heard [`Refusal::TooManyAttempts`] once, when that began.
+    TooManyAttempts,
     /// Anything else, with its name for metrics.
     Other(ConnectAckReason, &'static str),
 }
@@ -50,7 +53,9 @@ impl Rejection {
             Self::Refusal(Refusal::NotAuthorized) => (ConnectAckReason::NotAuthorized, "not_authorized"),
             Self::Refusal(Refusal::ClientId) => (ConnectAckReason::ClientIdentifierNotValid, "client_id"),
             Self::Refusal(Refusal::Unavailable) => (ConnectAckReason::ServerUnavailable, "unavailable"),
-            Self::Refusal(Refusal::TooManyAttempts) => (ConnectAckReason::QuotaExceeded, "too_many_attempts"),
+            Self::TooManyAttempts | Self::Refusal(Refusal::TooManyAttempts) => {
+                (ConnectAckReason::QuotaExceeded, "too_many_attempts")
+            }
             Self::Other(reason, name) => (*reason, name),
         }
     }
@@ -157,7 +162,7 @@ async fn authenticate(
     let username = connect.username.as_ref().map(ToString::to_string);
     if !core.logins.may_try(address, username.as_deref()) {
         core.metrics.limit(Limit::FailedLogins);
-        return Err(Refusal::TooManyAttempts.into());
+        return Err(Rejection::TooManyAttempts);
     }
     let login = Login {
         peer: peer.clone(),
@@ -172,9 +177,17 @@ async fn authenticate(
             Ok(authenticated)
         }
         Err(refusal) => {
-            if refusal == Refusal::NotAuthorized {
-                core.logins
+            let failed = refusal == Refusal::NotAuthorized
+                && core
+                    .logins
                     .failed(address, username.as_deref(), &core.config, &core.metrics);
+            if failed {
+                backend.event(SessionEvent::Refused {
+                    serial: claimed_serial(connect, peer),
+                    peer: peer.clone(),
+                    refusal: Refusal::TooManyAttempts,
+                    at: core.clock.now(),
+                });
             }
             Err(refusal.into())
         }

@@ -63,12 +63,15 @@ where
         return None;
     }
     let mut input = BytesMut::new();
-    let frame = match timeout_at(
+    let first = timeout_at(
         deadline,
         first_packet(io, &mut input, core.config.max_packet_size),
-    )
-    .await
-    {
+    );
+    let frame = tokio::select! {
+        frame = first => frame,
+        () = core.closing.cancelled() => return None,
+    };
+    let frame = match frame {
         Ok(frame) => frame?,
         Err(_) => {
             core.metrics.limit(Limit::ConnectTimeout);
@@ -112,7 +115,12 @@ where
         Err(rejection) => {
             let (reason, name) = rejection.reason();
             core.metrics.refused(name);
-            tracing::info!(address = %peer.address, serial = ?claimed, reason = name, "connection refused");
+            if matches!(rejection, Rejection::TooManyAttempts) {
+                // The flood that this is about should not become one of log lines.
+                tracing::debug!(address = %peer.address, serial = ?claimed, reason = name, "connection refused");
+            } else {
+                tracing::info!(address = %peer.address, serial = ?claimed, reason = name, "connection refused");
+            }
             if let Rejection::Refusal(refusal) = rejection {
                 backend.event(SessionEvent::Refused {
                     serial: claimed,
@@ -150,7 +158,7 @@ where
 }
 
 /// The serial a client claims, for the log and the device's timeline.
-fn claimed_serial(connect: &Connect, peer: &Peer) -> Option<Serial> {
+pub(super) fn claimed_serial(connect: &Connect, peer: &Peer) -> Option<Serial> {
     let name = connect.username.as_deref().or(peer.certificate.as_deref());
     name.and_then(|name| name.parse().ok())
 }

@@ -25,8 +25,8 @@ use tracing::Instrument;
 
 use super::{
     connect::{Welcome, connect},
+    denied::Denied,
     finish::{End, Parting, finish},
-    inbound::Denied,
     live::Live,
     rate::{Allowance, Rate},
 };

@@ -4,6 +4,7 @@
 mod admit;
 mod connect;
 mod connection;
+mod denied;
 mod finish;
 mod inbound;
 mod live;

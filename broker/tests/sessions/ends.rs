@@ -8,6 +8,7 @@ async fn what_waits_is_bounded_by_age() {
     away(&server).await;
     command(&server, "1", QoS::AtLeastOnce).await;
     command(&server, "2", QoS::AtLeastOnce).await;
+    server.settled().await;
     let mut client = back(&server).await;
     client.silent().await;
     assert_eq!(

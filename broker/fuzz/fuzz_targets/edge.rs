@@ -1,0 +1,91 @@
+//! Any session ends, and the one beside it notices nothing.
+#![no_main]
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use libfuzzer_sys::fuzz_target;
+use prometheus_client::registry::Registry;
+use setpoint_broker::{
+    Ack, Authenticated, Backend, Broker, Config, Edge, Inbound, Login, Outcome, Peer, Refusal, SessionEvent,
+    Transport,
+};
+use setpoint_model::{Identity, SystemClock, Topic};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    runtime::Runtime,
+};
+
+struct Open;
+
+impl Backend for Open {
+    fn authenticate(&self, login: Login) -> BoxFuture<'_, Result<Authenticated, Refusal>> {
+        let serial = login.username.as_deref().unwrap_or("A").parse();
+        let identity = match serial {
+            Ok(serial) => Identity::Device(serial),
+            Err(_) => Identity::Operator {
+                token: uuid::Uuid::nil(),
+                name: String::new(),
+            },
+        };
+        Box::pin(async move { Ok(Authenticated { identity, epoch: 0 }) })
+    }
+
+    fn is_current(&self, _: &Authenticated) -> bool {
+        true
+    }
+
+    fn inbound(&self, _: Inbound, ack: Ack) -> BoxFuture<'_, ()> {
+        ack.complete(Outcome::Accepted);
+        Box::pin(async {})
+    }
+
+    fn delivered(&self, _: &Topic, _: u64) {}
+
+    fn event(&self, _: SessionEvent) {}
+}
+
+fn server() -> &'static (Runtime, Edge) {
+    static SERVER: OnceLock<(Runtime, Edge)> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let runtime = Runtime::new().expect("a runtime");
+        let _guard = runtime.enter();
+        let config = Config {
+            shards: 1,
+            ..Config::default()
+        };
+        let broker = Broker::new(config, Arc::new(SystemClock), &mut Registry::default()).expect("a broker");
+        let edge = broker.start(Arc::new(Open));
+        (runtime, edge)
+    })
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let (runtime, edge) = server();
+    runtime.block_on(async {
+        let (mut client, io) = tokio::io::duplex(64 * 1024);
+        let peer = Peer {
+            address: ([127, 0, 0, 1], 1).into(),
+            transport: Transport::Tcp,
+            certificate: None,
+        };
+        let session = edge.session(io, peer);
+        let talk = async {
+            // Everyone else's CONNECT is well-formed: half of the inputs begin behind it.
+            if bytes.first().is_some_and(|byte| byte % 2 == 0) {
+                let _ = client.write_all(b"\x10\x0D\0\x04MQTT\x05\x02\0\x3C\0\0\0").await;
+            }
+            let _ = client.write_all(bytes.get(1..).unwrap_or_default()).await;
+            let _ = client.shutdown().await;
+            let mut answer = Vec::new();
+            let _ = client.read_to_end(&mut answer).await;
+        };
+        let both = async { tokio::join!(session, talk) };
+        tokio::time::timeout(Duration::from_secs(10), both)
+            .await
+            .expect("a session ends");
+    });
+});
