@@ -36,7 +36,7 @@ impl Metrics {
             published: Counter::default(),
             marks_dropped: Counter::default(),
         };
-        let registry = registry.sub_registry_with_prefix("settings");
+        let registry = registry.sub_registry_with_prefix("setpoint_settings");
         registry.register(
             "changes",
             "New settings versions by source",
