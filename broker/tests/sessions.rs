@@ -209,6 +209,25 @@ async fn newer_settings_that_never_queued_come_on_resuming() {
 }
 
 #[tokio::test]
+async fn the_newest_settings_come_even_while_older_ones_wait() {
+    let server = Server::start().await;
+    away(&server).await;
+    for round in 0..30 {
+        let newest = 2 * round + 2;
+        server.settings("A", newest - 1).await;
+        server.settled().await;
+        // This one may still be on its way through the router when the device comes back.
+        server.settings("A", newest).await;
+        let mut client = back(&server).await;
+        assert_eq!(client.message().await.payload, settings_payload(newest));
+        assert_eq!(server.backend.next_delivered().await.1, newest);
+        client.silent().await;
+        client.disconnect().await;
+        gone(&server).await;
+    }
+}
+
+#[tokio::test]
 async fn subscribing_again_brings_retained_messages_in_a_resumed_session_too() {
     let server = Server::start().await;
     away(&server).await;

@@ -177,23 +177,26 @@ impl State {
         self.bound_offline(config, metrics);
     }
 
-    /// Moves the settings that wait for a session that comes back before everything else that does; whether there
-    /// are any.
-    pub(crate) fn move_settings_first(&mut self) -> bool {
-        let settings =
-            |item: &Item| matches!(item, Item::Message(d) if settings_receipt(&d.message).is_some());
-        let index = self.queue.iter().position(settings);
-        match index.and_then(|index| self.queue.remove(index)) {
-            Some(item) => {
-                self.queue.push_front(item);
-                true
-            }
-            None => false,
+    /// Moves the settings that wait for a session that comes back before everything else that does.
+    pub(crate) fn move_settings_first(&mut self) {
+        let waiting = self.waiting_settings();
+        if let Some(item) = waiting.and_then(|index| self.queue.remove(index)) {
+            self.queue.push_front(item);
         }
     }
 
-    /// Puts the device's newest settings before everything that waits for a session that comes back.
+    fn waiting_settings(&self) -> Option<usize> {
+        let settings =
+            |item: &Item| matches!(item, Item::Message(d) if settings_receipt(&d.message).is_some());
+        self.queue.iter().position(settings)
+    }
+
+    /// Puts the device's newest settings before everything that waits for a session that comes back, in the place of
+    /// older ones: the newest may still be on their way through the router while these wait already.
     pub(crate) fn push_settings_first(&mut self, delivery: Delivery) {
+        while let Some(older) = self.waiting_settings() {
+            self.remove(older);
+        }
         self.queued_bytes += delivery.message.weight();
         self.queue.push_front(Item::Message(delivery));
     }

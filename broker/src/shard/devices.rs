@@ -304,7 +304,8 @@ impl Device {
         let mut state = live.session.lock();
         // Those on their way through the router are no newer.
         state.settings_after = message.sequence;
-        if state.move_settings_first() || state.newest_settings() >= message.receipt {
+        if state.newest_settings() >= message.receipt {
+            state.move_settings_first();
             return;
         }
         let hearing = state.subscriptions.iter().filter(|s| s.hears_settings(serial));
