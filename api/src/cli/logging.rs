@@ -6,8 +6,9 @@ use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitEx
 
 use crate::config::{Log, LogFormat};
 
-/// What others tell at `info` and is nobody's news: each link of a router, each notice of Postgres.
-const QUIET: &str = "rumqttd=warn,sqlx::postgres::notice=warn";
+/// What others tell at `info` and is nobody's news: each notice of Postgres; and each message in a router, which costs
+/// a span at any other level (the edge tells itself when one dies).
+const QUIET: &str = "rumqttd=off,sqlx::postgres::notice=warn";
 
 /// Sends the log to stderr, and panics to the log.
 pub(super) fn start(log: &Log) {
