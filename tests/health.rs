@@ -7,8 +7,9 @@ use setpoint_tests::{Harness, Version};
 async fn a_running_server_is_alive_and_ready() {
     let server = Harness::start().await;
     let api = server.api().anonymous();
-    assert_eq!(api.root(Method::GET, "/healthz").await.status, 200);
-    assert_eq!(api.root(Method::GET, "/readyz").await.status, 200);
+    for path in ["/healthz", "/readyz", "/api/v1/healthz", "/api/v1/readyz"] {
+        assert_eq!(api.root(Method::GET, path).await.status, 200, "{path}");
+    }
 }
 
 #[tokio::test]
@@ -20,10 +21,9 @@ async fn metrics_need_their_scope() {
         .await
         .problem(401, "unauthenticated");
     let other = api.scoped(&["devices:read"]).await;
-    other
-        .root(Method::GET, "/metrics")
-        .await
-        .problem(403, "forbidden");
+    for path in ["/metrics", "/api/v1/metrics"] {
+        other.root(Method::GET, path).await.problem(403, "forbidden");
+    }
     let reader = api.scoped(&["metrics:read"]).await;
     let metrics = reader.root(Method::GET, "/metrics").await;
     assert_eq!(metrics.status, 200);

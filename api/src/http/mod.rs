@@ -143,7 +143,10 @@ pub fn router(
     further: Router<Context>,
 ) -> Result<Router, serde_json::Error> {
     let (nouns, document) = api().split_for_parts();
+    // Monitoring looks for these at the root; who has the base configured finds them there too.
+    let (probes, _) = health::routes().merge(metrics::routes()).split_for_parts();
     let routes = nouns
+        .nest(BASE, probes)
         .merge(openapi::routes(&openapi::with_problems(document))?)
         .merge(docs::routes())
         .merge(activate::assets())
