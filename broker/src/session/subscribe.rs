@@ -50,11 +50,7 @@ where
         };
         if !self.live.info.identity.may_subscribe(&filter) {
             self.denied("subscribe", text);
-            return if filter.share().is_some() && self.live.info.identity.serial().is_some() {
-                SubscribeAckReason::SharedSubscriptionNotSupported
-            } else {
-                SubscribeAckReason::NotAuthorized
-            };
+            return SubscribeAckReason::NotAuthorized;
         }
         let subscription = Arc::new(Subscription {
             filter,
