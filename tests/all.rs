@@ -30,6 +30,7 @@ mod policy;
 mod presence;
 mod problems;
 mod secrecy;
+mod selectors;
 mod sessions;
 mod settings;
 mod settings_history;

@@ -192,8 +192,7 @@ impl Tags {
         }
         let mut tags = BTreeMap::new();
         for (name, value) in entries {
-            let well = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-            if name.is_empty() || name.len() > MAX_TAG_NAME || !name.bytes().all(well) {
+            if !is_tag_name(&name) {
                 return Err(format!(
                     "a tag's name is 1 to {MAX_TAG_NAME} of A-Z a-z 0-9 . _ -"
                 ));
@@ -210,6 +209,11 @@ impl Tags {
         Ok(Self(tags))
     }
 
+    /// The value of the tag of this name.
+    pub fn get(&self, name: &str) -> Option<&TagValue> {
+        self.0.get(name)
+    }
+
     /// The tags as an object.
     pub fn to_json(&self) -> Value {
         let value = |value: &TagValue| match value {
@@ -224,6 +228,12 @@ impl Tags {
                 .collect(),
         )
     }
+}
+
+/// Whether a tag may have this name: 1 to [`MAX_TAG_NAME`] of `A-Z a-z 0-9 . _ -`.
+pub(crate) fn is_tag_name(name: &str) -> bool {
+    let well = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    !name.is_empty() && name.len() <= MAX_TAG_NAME && name.bytes().all(well)
 }
 
 fn text(value: Value, max: usize) -> Result<String, String> {

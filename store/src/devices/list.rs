@@ -2,10 +2,11 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use setpoint_model::Selector;
 use sqlx::{Postgres, QueryBuilder};
 use uuid::Uuid;
 
-use super::{Device, Row};
+use super::{Device, Row, select};
 use crate::{Result, Store};
 
 /// Which devices; a field that is `None` asks for nothing.
@@ -23,6 +24,8 @@ pub struct DeviceFilter {
     pub online: Option<bool>,
     /// Each of these tags with one of its values: `floor=2` may mean the text or the number.
     pub tags: Vec<(String, Vec<Value>)>,
+    /// Those that this means by their tags.
+    pub selector: Option<Selector>,
     /// A part of the serial or the name, in any case.
     pub search: Option<String>,
     /// Registered to or shared with this person.
@@ -165,6 +168,11 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &DeviceFilter) {
             .map(|value| serde_json::json!({ name: value }))
             .collect();
         query.push(" AND d.tags @> ANY(").push_bind(choices).push(")");
+    }
+    if let Some(selector) = &filter.selector {
+        query.push(" AND (");
+        select::push(query, selector);
+        query.push(")");
     }
     if let Some(owner) = filter.owner {
         query

@@ -2,6 +2,7 @@
 
 mod create;
 mod list;
+pub(crate) mod select;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -15,6 +16,7 @@ use crate::{Error, Result, Store, settings::LockedSettings, settings::parse};
 
 pub use create::{FirstSettings, UnsettledDevice};
 pub use list::{DeviceFilter, DeviceSort, Position, SortKey};
+pub use select::Selected;
 
 /// A device as others may see it.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,6 +6,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use setpoint_model::Selector;
 use setpoint_store::devices::{Device, DeviceFilter, DeviceSort, Position, SortKey};
 
 use crate::{
@@ -41,6 +42,9 @@ pub(super) struct ListQuery {
     #[serde(rename = "tag.NAME")]
     #[param(example = "oslo")]
     tag: Option<String>,
+    /// Devices that this selector means by their tags.
+    #[param(example = "site=oslo and floor in (1,2)")]
+    selector: Option<String>,
     /// A part of the serial or the name, in any case.
     q: Option<String>,
     /// `serial` (the default), `name`, `model`, `created_at`, `updated_at` or `last_seen`; `-` in front turns it round.
@@ -145,7 +149,7 @@ impl Parameters {
         if value.contains('\0') {
             return Err("may not contain the character U+0000".to_owned());
         }
-        if value.chars().count() > MAX_FILTER && name != "cursor" {
+        if value.chars().count() > MAX_FILTER && !matches!(name, "cursor" | "selector") {
             return Err(format!("at most {MAX_FILTER} characters"));
         }
         let filter = &mut self.filter;
@@ -156,6 +160,10 @@ impl Parameters {
             "time_zone" => filter.time_zone = Some(value),
             "q" => filter.search = Some(value).filter(|value| !value.is_empty()),
             "online" => filter.online = Some(flag(&value)?),
+            "selector" => {
+                let selector = value.parse::<Selector>().map_err(|error| error.to_string())?;
+                filter.selector = Some(selector);
+            }
             "sort" => self.sort = parse_sort(&value)?,
             "limit" => self.limit = Some(number(&value)?),
             "cursor" => self.cursor = Some(value),
