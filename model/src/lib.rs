@@ -10,6 +10,7 @@ pub mod device;
 pub mod filter;
 pub mod presence;
 pub mod role;
+pub mod schedule;
 pub mod scope;
 pub mod selector;
 pub mod serial;
