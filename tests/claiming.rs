@@ -9,7 +9,7 @@ use crate::sessions::{Person, person};
 const GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
 /// A form posted to a path at the root.
-async fn form(server: &Harness, path: &str, body: String) -> Answer {
+pub(crate) async fn form(server: &Harness, path: &str, body: String) -> Answer {
     let call = server.api().anonymous().root(Method::POST, path);
     call.header("content-type", "application/x-www-form-urlencoded")
         .body(body)

@@ -21,6 +21,8 @@ const MAX_WAITING: usize = 10_000;
 pub struct Hints {
     /// Devices whose settings may be ahead of what was published.
     pub settings: Hint,
+    /// Imports of factory serials whose lines are all there.
+    pub factory: Hint,
 }
 
 /// One task's hint: a bounded set of device ids and a bell.

@@ -9,6 +9,7 @@ pub mod claims;
 pub mod credentials;
 mod devices;
 mod error;
+pub mod factory;
 pub mod first_start;
 mod health;
 mod hints;
@@ -63,6 +64,8 @@ pub struct Parts {
     pub people: sessions::SignIn,
     /// What claiming needs beside the database.
     pub claiming: claims::Claiming,
+    /// What imports of factory serials need beside the database.
+    pub factory: factory::Factory,
     /// Takes refusals to the audit log.
     pub audit: AuditLog,
     /// What settings need beside the database.

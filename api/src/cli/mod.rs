@@ -4,6 +4,7 @@ mod backup;
 mod banner;
 pub mod cert;
 mod doctor;
+mod factory;
 mod logging;
 mod open_files;
 mod openapi;
@@ -68,6 +69,8 @@ enum Command {
     User(people::Args),
     /// Makes API tokens.
     Token(tokens::Args),
+    /// Imports files of factory serials.
+    Factory(factory::Args),
     /// Writes everything into one file, also while the server runs.
     Backup(backup::BackupArgs),
     /// Replaces everything by what such a file holds; the server must be stopped.
@@ -163,6 +166,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         }),
         Command::User(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Token(args) => with_runtime(args.run(Config::load(&sources)?)),
+        Command::Factory(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Backup(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Restore(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Openapi => openapi::run(),

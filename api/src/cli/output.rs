@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Display,
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
 };
 
 use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
@@ -16,6 +16,22 @@ pub fn say(text: impl Display) {
 /// Tells what went wrong, on stderr.
 pub fn complain(text: impl Display) {
     let _ = writeln!(io::stderr().lock(), "setpoint: {text}");
+}
+
+/// Shows how far something is, on stderr, over what was shown before; nothing where nobody watches.
+pub fn progress(text: impl Display) {
+    let mut stderr = io::stderr().lock();
+    if stderr.is_terminal() {
+        let _ = write!(stderr, "\r{text}\x1b[K");
+    }
+}
+
+/// Ends the line that [`progress`] wrote.
+pub fn progress_ends() {
+    let mut stderr = io::stderr().lock();
+    if stderr.is_terminal() {
+        let _ = writeln!(stderr);
+    }
 }
 
 /// Reads a password from stdin: its first line, or what is typed at a terminal, which doesn't show it.

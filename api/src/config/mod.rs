@@ -28,7 +28,7 @@ pub use self::{
     log::{Log, LogFormat},
     mqtt::{Mqtt, Tls},
     mqtt_limits::Limits,
-    people::{Audit, Claiming, SignIn},
+    people::{Audit, Claiming, Factory, SignIn},
     sources::{DEFAULTS, Sources},
 };
 use error::Invalid;
@@ -59,6 +59,8 @@ pub struct Config {
     pub sign_in: SignIn,
     /// How devices are claimed.
     pub claiming: Claiming,
+    /// How files of factory serials are taken in.
+    pub factory: Factory,
     /// The audit log.
     pub audit: Audit,
     /// The first administrator.
@@ -109,6 +111,7 @@ impl Config {
         self.timeline.validate()?;
         self.sign_in.validate()?;
         self.claiming.validate()?;
+        self.factory.validate()?;
         self.audit.validate()?;
         self.log.validate()?;
         if let Some(address) = self.metrics.listen {

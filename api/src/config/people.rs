@@ -1,4 +1,4 @@
-//! `[sign_in]`, `[claiming]` and `[audit]`.
+//! `[sign_in]`, `[claiming]`, `[factory]` and `[audit]`.
 
 use std::time::Duration;
 
@@ -46,6 +46,20 @@ pub struct Claiming {
     pub mqtt_url: Option<String>,
 }
 
+/// How files of factory serials are taken in.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Factory {
+    /// The largest file, in bytes.
+    #[serde(deserialize_with = "units::size")]
+    pub max_import: u64,
+    /// Files that may come in at once.
+    pub max_imports: usize,
+    /// How long whoever comes beyond that is told to wait.
+    #[serde(deserialize_with = "units::duration")]
+    pub retry_after: Duration,
+}
+
 /// The audit log.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +87,15 @@ impl Claiming {
             return Err(Invalid::new("claiming.max_waiting", "at least 1"));
         }
         at_least_one("claiming.max_attempts", self.max_attempts)
+    }
+}
+
+impl Factory {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        if !(1..=64).contains(&self.max_imports) {
+            return Err(Invalid::new("factory.max_imports", "1 to 64"));
+        }
+        Ok(())
     }
 }
 

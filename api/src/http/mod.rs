@@ -12,6 +12,7 @@ mod credentials;
 mod devices;
 mod docs;
 mod extract;
+mod factory;
 mod health;
 mod limits;
 pub mod metrics;
@@ -111,6 +112,7 @@ fn api() -> OpenApiRouter<Context> {
         .merge(audit::routes())
         .merge(credentials::routes())
         .merge(devices::routes())
+        .merge(factory::routes())
         .merge(models::routes())
         .merge(owners::routes())
         .merge(session::routes())

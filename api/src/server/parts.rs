@@ -14,6 +14,7 @@ use crate::{
         App, AuditLog, Error, Hints, Ingest, Parts, PresenceBook, Timeline,
         claims::Claiming,
         credentials::Credentials,
+        factory::Factory,
         sessions::SignIn,
         settings::{Acknowledgement, Engine},
         telemetry::Batch,
@@ -61,6 +62,7 @@ pub(super) fn app(
         credentials: Credentials::default(),
         people: SignIn::new(config.sign_in.clone()),
         claiming: Claiming::new(config.claiming.clone()),
+        factory: Factory::new(config.factory.clone()),
         audit,
         settings,
         ingest,
@@ -131,6 +133,10 @@ pub(super) fn spawn(app: &App, queues: Queues, config: &Config, tasks: &Tasks) {
         stop(),
     );
     tasks.background("retention", retention);
+    tasks.background(
+        "factory imports",
+        tasks::factory_imports::run(app.clone(), stop()),
+    );
     tasks.background("purges", tasks::purges::run(app.clone(), stop()));
     tasks.background("token use", tasks::token_use::run(app.clone(), stop()));
 }

@@ -44,7 +44,7 @@ async fn look(app: &App, audit: &config::Audit, tidy: bool) -> Result<(), Error>
         tracing::info!(devices = ended, "former tokens ended");
     }
     if tidy {
-        let removed = app.remove_what_is_over().await?;
+        let removed = app.remove_what_is_over().await? + app.forget_imports().await?;
         let retention = TimeDelta::from_std(audit.retention).unwrap_or(TimeDelta::MAX);
         let horizon = app.clock.now() - retention;
         let mut entries = 0;

@@ -5,6 +5,7 @@
 
 pub mod audit_writer;
 pub mod expiry;
+pub mod factory_imports;
 pub mod partitions;
 pub mod presence_writer;
 pub mod purges;

@@ -3,7 +3,7 @@
 use setpoint_model::{
     Serial,
     credential::SecretHash,
-    device::{DEFAULT_MODEL, Description, NewDevice},
+    device::{Description, NewDevice},
 };
 use setpoint_store::{self as store, claims::PendingClaim};
 use uuid::Uuid;
@@ -56,7 +56,7 @@ impl App {
         let device = self.store.device(&claim.serial).await?;
         let model = match device {
             Some(device) => device.description.model,
-            None => self.factory_model(&claim.serial).await?,
+            None => self.factory_description(&claim.serial).await?.model,
         };
         Ok(ClaimView {
             serial: claim.serial,
@@ -146,10 +146,7 @@ impl App {
         drop(locked);
         let new = NewDevice {
             serial: serial.clone(),
-            description: Description {
-                model: self.factory_model(serial).await?,
-                ..Description::default()
-            },
+            description: self.factory_description(serial).await?,
         };
         let schema = self.schema(&new.description.model).await?;
         let schema = schema.ok_or(Error::NotFound { what: "model" })?;
@@ -172,8 +169,14 @@ impl App {
         Ok(())
     }
 
-    async fn factory_model(&self, serial: &Serial) -> Result<String, Error> {
+    /// What the factory says of a serial's device, or else nothing in particular.
+    async fn factory_description(&self, serial: &Serial) -> Result<Description, Error> {
         let factory = self.store.factory_serial(serial).await?;
-        Ok(factory.map_or_else(|| DEFAULT_MODEL.to_owned(), |factory| factory.model))
+        Ok(factory.map_or_else(Description::default, |factory| Description {
+            name: factory.name,
+            model: factory.model,
+            tags: factory.tags,
+            ..Description::default()
+        }))
     }
 }
