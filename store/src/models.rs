@@ -103,8 +103,8 @@ impl Store {
 }
 
 impl LockedSettings {
-    /// The model of this name, read on the connection that holds the lock: one that waited for another could wait for
-    /// ever behind others that do the same.
+    /// The model of this name, held against changes of it, and read on the connection that holds the lock: one that
+    /// waited for another could wait for ever behind others that do the same.
     ///
     /// # Errors
     /// When the database fails.
@@ -113,7 +113,7 @@ impl LockedSettings {
             Row,
             r#"SELECT name, title, settings AS "settings: Json<Document>", telemetry AS "telemetry: Json<Document>",
                       version, claim_secret, created_at, updated_at
-               FROM models WHERE name = $1"#,
+               FROM models WHERE name = $1 FOR KEY SHARE"#,
             name,
         )
         .fetch_optional(&mut *self.transaction)

@@ -88,17 +88,23 @@ pub enum Outcome {
 impl Store {
     /// Locks the settings of those of `serials` that exist, in the order of their ids. Waits for other writers.
     ///
+    /// Their models are held first: a schema that changes waits for what was judged by it, and what comes later is
+    /// judged by the new one.
+    ///
     /// # Errors
-    /// When the database fails.
+    /// [`crate::Error::Contended`] when a device got another model meanwhile; else when the database fails.
     pub async fn lock_settings(&self, serials: &[&str]) -> Result<LockedSettings> {
         let mut transaction = self.pool.begin().await?;
         let rows = sqlx::query_as!(
             SettingsRow,
-            r#"SELECT d.id, d.serial, d.model, m.version AS model_version, s.version, s.first_version,
+            r#"WITH model AS MATERIALIZED (
+                   SELECT name, version FROM models
+                   WHERE name IN (SELECT model FROM devices WHERE serial = ANY($1)) ORDER BY name FOR KEY SHARE)
+               SELECT d.id, d.serial, d.model, m.version AS "model_version?", s.version, s.first_version,
                       s.overrides AS "overrides: Json<Document>", s.document AS "document: Json<Document>",
                       s.origins AS "origins: Json<BTreeMap<String, String>>", s.status AS "status: Json<Status>",
                       s.reported AS "reported: Json<Document>", s.reported_version
-               FROM devices d JOIN device_settings s ON s.device_id = d.id JOIN models m ON m.name = d.model
+               FROM devices d JOIN device_settings s ON s.device_id = d.id LEFT JOIN model m ON m.name = d.model
                WHERE d.serial = ANY($1) ORDER BY d.id
                FOR NO KEY UPDATE OF d, s"#,
             serials as &[&str],

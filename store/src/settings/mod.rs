@@ -1,7 +1,7 @@
 //! Settings: what each device should run, what it says it runs, and every version in between.
 //!
-//! All writers lock a device's row in `devices` and then the one in `device_settings`, devices in the order of
-//! their ids, so that no two can wait for each other.
+//! All writers hold the models (shared), then lock a device's row in `devices` and then the one in `device_settings`,
+//! devices in the order of their ids, so that no two can wait for each other.
 
 mod change;
 mod history;
@@ -62,7 +62,7 @@ impl Store {
     pub async fn settings(&self, serial: &Serial) -> Result<Option<Settings>> {
         let row = sqlx::query_as!(
             rows::SettingsRow,
-            r#"SELECT d.id, d.serial, d.model, m.version AS model_version, s.version, s.first_version,
+            r#"SELECT d.id, d.serial, d.model, m.version AS "model_version?", s.version, s.first_version,
                       s.overrides AS "overrides: Json<Document>", s.document AS "document: Json<Document>",
                       s.origins AS "origins: Json<BTreeMap<String, String>>", s.status AS "status: Json<Status>",
                       s.reported AS "reported: Json<Document>", s.reported_version

@@ -15,7 +15,8 @@ pub(super) struct SettingsRow {
     pub(super) id: i64,
     pub(super) serial: String,
     pub(super) model: String,
-    pub(super) model_version: i32,
+    /// `None` when the device got another model between two looks at it.
+    pub(super) model_version: Option<i32>,
     pub(super) version: i64,
     pub(super) first_version: i64,
     pub(super) overrides: Json<Document>,
@@ -30,11 +31,13 @@ impl TryFrom<SettingsRow> for Settings {
     type Error = Error;
 
     fn try_from(row: SettingsRow) -> Result<Self> {
+        let moved = || Error::Contended(sqlx::Error::Protocol("the device got another model".to_owned()));
+        let model_version = row.model_version.ok_or_else(moved)?;
         Ok(Self {
             device_id: DeviceId(row.id),
             serial: parse(&row.serial)?,
             model: row.model,
-            model_version: row.model_version,
+            model_version,
             version: row.version,
             first_version: row.first_version,
             overrides: row.overrides.0,
