@@ -24,6 +24,7 @@ mod factory;
 mod fleet;
 mod health;
 mod hostile;
+mod mqtt_sessions;
 mod openapi;
 mod outage;
 mod people;

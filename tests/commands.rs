@@ -89,7 +89,9 @@ async fn migrate_ends_when_it_is_done() {
 #[tokio::test]
 async fn every_command_explains_itself_with_an_example() {
     let home = tempfile::tempdir().unwrap();
-    for name in ["serve", "migrate", "user", "token", "openapi", "doctor"] {
+    for name in [
+        "serve", "migrate", "user", "token", "sessions", "openapi", "doctor",
+    ] {
         let (status, stdout, _) = command(&[name, "--help"]).spawn(home.path()).ended().await;
         assert!(status.success(), "{name}");
         let help = stdout.join("\n");

@@ -5,7 +5,7 @@ use serde_json::Value;
 use setpoint_tests::Harness;
 
 /// What DESIGN lists and this version serves, below `/api/v1`.
-const ROUTES: [(&str, &[&str]); 14] = [
+const ROUTES: [(&str, &[&str]); 16] = [
     ("/devices", &["get", "post"]),
     ("/devices/{serial}", &["get", "patch", "delete"]),
     ("/devices/{serial}/credential", &["post", "delete"]),
@@ -16,6 +16,8 @@ const ROUTES: [(&str, &[&str]); 14] = [
     ("/devices/{serial}/telemetry", &["get", "post"]),
     ("/devices/{serial}/telemetry/latest", &["get"]),
     ("/devices/{serial}/timeline", &["get"]),
+    ("/sessions", &["get"]),
+    ("/sessions/{id}", &["get", "delete"]),
     ("/tokens", &["get", "post"]),
     ("/tokens/{id}", &["delete"]),
     ("/models", &["get"]),

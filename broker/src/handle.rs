@@ -6,11 +6,12 @@ use setpoint_model::{Channel, Serial, presence::DisconnectReason};
 use uuid::Uuid;
 
 use crate::{
+    backend::SessionInfo,
     broker::Core,
     error::ShuttingDown,
     message::{Message, Outgoing},
     session::Live,
-    status::{Counts, DeviceStatus, SessionStatus, ShardHealth},
+    status::{Began, Counts, DeviceStatus, SessionStatus, ShardHealth},
 };
 
 /// The server's side of the edge. Cheap to clone; works from before the first session until shutdown.
@@ -112,6 +113,29 @@ impl Handle {
             .filter(|live| live.is_started())
             .map(|live| live.status())
             .collect()
+    }
+
+    /// The live sessions that `wanted` accepts, newest first: at most `limit` of those older than `before`.
+    pub fn sessions_where(
+        &self,
+        wanted: impl Fn(&SessionInfo) -> bool,
+        before: Option<Began>,
+        limit: usize,
+    ) -> Vec<SessionStatus> {
+        let mut found = self.core.lives();
+        found.retain(|live| {
+            let older = before.is_none_or(|before| Began::of(&live.info) < before);
+            older && wanted(&live.info) && live.is_started()
+        });
+        found.sort_unstable_by_key(|live| std::cmp::Reverse(Began::of(&live.info)));
+        found.iter().take(limit).map(|live| live.status()).collect()
+    }
+
+    /// A live session.
+    pub fn session(&self, session: Uuid) -> Option<SessionStatus> {
+        let lives = self.core.lives();
+        let found = lives.iter().find(|live| live.info.id == session);
+        found.filter(|live| live.is_started()).map(|live| live.status())
     }
 
     /// What the edge knows of a device; `None` if it has had no session since the start.

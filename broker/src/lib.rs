@@ -35,5 +35,5 @@ pub use self::{
     error::{Error, ShuttingDown},
     handle::Handle,
     message::{Outgoing, QoS},
-    status::{Counts, DeviceStatus, SessionStatus, ShardHealth},
+    status::{Began, Counts, DeviceStatus, SessionStatus, ShardHealth},
 };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 use crate::backend::SessionInfo;
 
@@ -25,6 +26,25 @@ pub struct SessionStatus {
     pub bytes_in: u64,
     /// Bytes sent to it.
     pub bytes_out: u64,
+}
+
+/// When a session began: its place among all of them, oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Began {
+    /// When.
+    pub since: DateTime<Utc>,
+    /// Which, among those of the same moment.
+    pub session: Uuid,
+}
+
+impl Began {
+    /// When this one began.
+    pub fn of(info: &SessionInfo) -> Self {
+        Self {
+            since: info.since,
+            session: info.id,
+        }
+    }
 }
 
 /// What the edge knows of a device.

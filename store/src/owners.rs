@@ -55,6 +55,20 @@ impl Store {
         Ok(owns)
     }
 
+    /// The serials of a person's devices, registered to or shared with them.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn serials_of(&self, user: Uuid) -> Result<Vec<String>> {
+        let serials = sqlx::query_scalar!(
+            "SELECT d.serial FROM device_owners o JOIN devices d ON d.id = o.device_id WHERE o.user_id = $1",
+            user,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(serials)
+    }
+
     /// The owners of a device, whom it is registered to first.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod health;
 mod hints;
 pub mod models;
 pub mod mqtt;
+pub mod mqtt_sessions;
 mod owners;
 mod passwords;
 pub mod policy;

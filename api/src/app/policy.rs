@@ -93,6 +93,10 @@ table! {
     WriteModels        "model.write"            ModelsWrite      [All   All      None   None],
     /// Connect to MQTT, hear the fleet and speak for devices.
     ConnectMqtt        "mqtt.connect"           Mqtt             [All   All      None   None],
+    /// See who is connected over MQTT.
+    ReadMqttSessions   "mqtt_session.read"      DevicesRead      [All   All      All    Own ],
+    /// End an MQTT session.
+    EndMqttSession     "mqtt_session.end"       DevicesWrite     [All   All      None   Own ],
     /// Make, list and delete API tokens.
     ManageTokens       "token.manage"           TokensWrite      [All   Own      Own    Own ],
     /// Read Prometheus metrics.

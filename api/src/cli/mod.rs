@@ -10,7 +10,9 @@ mod open_files;
 mod openapi;
 pub mod output;
 mod people;
+mod rest;
 mod serve;
+mod sessions;
 mod tokens;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -71,6 +73,8 @@ enum Command {
     Token(tokens::Args),
     /// Imports files of factory serials.
     Factory(factory::Args),
+    /// Shows who is connected over MQTT, and ends sessions.
+    Sessions(sessions::Args),
     /// Writes everything into one file, also while the server runs.
     Backup(backup::BackupArgs),
     /// Replaces everything by what such a file holds; the server must be stopped.
@@ -167,6 +171,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::User(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Token(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Factory(args) => with_runtime(args.run(Config::load(&sources)?)),
+        Command::Sessions(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Backup(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Restore(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Openapi => openapi::run(),

@@ -17,6 +17,7 @@ mod health;
 mod limits;
 pub mod metrics;
 mod models;
+mod mqtt_sessions;
 mod oauth;
 mod openapi;
 mod owners;
@@ -114,6 +115,7 @@ fn api() -> OpenApiRouter<Context> {
         .merge(devices::routes())
         .merge(factory::routes())
         .merge(models::routes())
+        .merge(mqtt_sessions::routes())
         .merge(owners::routes())
         .merge(session::routes())
         .merge(settings::routes())

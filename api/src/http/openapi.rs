@@ -30,6 +30,7 @@ use super::{BASE, Problem};
         (name = "devices", description = "Devices and their credentials"),
         (name = "settings", description = "What a device should run, and what it says it runs"),
         (name = "models", description = "Product types: settings schemas and telemetry names"),
+        (name = "sessions", description = "Who is connected over MQTT"),
         (name = "telemetry", description = "What devices measure"),
         (name = "people", description = "People, their sessions, and the audit log"),
         (name = "claiming", description = "How a device is registered to its owner (RFC 8628)"),

@@ -57,6 +57,20 @@ impl Connect {
         self
     }
 
+    /// With another keep-alive, in seconds.
+    #[must_use]
+    pub fn keep_alive(mut self, seconds: u16) -> Self {
+        self.keep_alive = seconds;
+        self
+    }
+
+    /// With a Receive Maximum (MQTT 5): so many messages at once without its acknowledgement.
+    #[must_use]
+    pub fn receive_maximum(mut self, messages: u16) -> Self {
+        self.receive_maximum = Some(messages);
+        self
+    }
+
     /// With another password.
     #[must_use]
     pub fn password(mut self, password: &str) -> Self {
