@@ -10,13 +10,14 @@ use futures_util::future::BoxFuture;
 use libfuzzer_sys::fuzz_target;
 use prometheus_client::registry::Registry;
 use setpoint_broker::{
-    Ack, Authenticated, Backend, Broker, Config, Edge, Inbound, Login, Outcome, Peer, Refusal, SessionEvent,
+    Ack, Authenticated, Backend, Broker, Config, Edge, Handle, Inbound, Login, Outcome, Peer, Refusal, SessionEvent,
     Transport,
 };
 use setpoint_model::{Identity, SystemClock, Topic};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     runtime::Runtime,
+    sync::Mutex,
 };
 
 struct Open;
@@ -48,8 +49,24 @@ impl Backend for Open {
     fn event(&self, _: SessionEvent) {}
 }
 
-fn server() -> &'static (Runtime, Edge) {
-    static SERVER: OnceLock<(Runtime, Edge)> = OnceLock::new();
+/// The edge, and the connection of a client that must not notice anything.
+struct Server {
+    runtime: Runtime,
+    edge: Edge,
+    handle: Handle,
+    bystander: Mutex<DuplexStream>,
+}
+
+fn peer() -> Peer {
+    Peer {
+        address: ([127, 0, 0, 1], 1).into(),
+        transport: Transport::Tcp,
+        certificate: None,
+    }
+}
+
+fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
         let runtime = Runtime::new().expect("a runtime");
         let _guard = runtime.enter();
@@ -58,21 +75,39 @@ fn server() -> &'static (Runtime, Edge) {
             ..Config::default()
         };
         let broker = Broker::new(config, Arc::new(SystemClock), &mut Registry::default()).expect("a broker");
+        let handle = broker.handle();
         let edge = broker.start(Arc::new(Open));
-        (runtime, edge)
+        let (mut bystander, io) = tokio::io::duplex(64 * 1024);
+        let greeting = async {
+            // 3.1.1, without a keep-alive, user name and client id B.
+            let connect = b"\x10\x10\0\x04MQTT\x04\x82\0\0\0\x01B\0\x01B";
+            bystander.write_all(connect).await.expect("written");
+            let mut answer = [0; 4];
+            bystander.read_exact(&mut answer).await.expect("CONNACK");
+            assert_eq!(answer, [0x20, 2, 0, 0]);
+        };
+        runtime.block_on(async {
+            // The session goes on by itself.
+            tokio::select! {
+                () = edge.session(io, peer()) => panic!("the bystander is gone"),
+                () = greeting => {}
+            }
+        });
+        drop(_guard);
+        Server {
+            runtime,
+            edge,
+            handle,
+            bystander: Mutex::new(bystander),
+        }
     })
 }
 
 fuzz_target!(|bytes: &[u8]| {
-    let (runtime, edge) = server();
-    runtime.block_on(async {
+    let server = server();
+    server.runtime.block_on(async {
         let (mut client, io) = tokio::io::duplex(64 * 1024);
-        let peer = Peer {
-            address: ([127, 0, 0, 1], 1).into(),
-            transport: Transport::Tcp,
-            certificate: None,
-        };
-        let session = edge.session(io, peer);
+        let session = server.edge.session(io, peer());
         let talk = async {
             // Everyone else's CONNECT is well-formed: half of the inputs begin behind it.
             if bytes.first().is_some_and(|byte| byte % 2 == 0) {
@@ -87,5 +122,11 @@ fuzz_target!(|bytes: &[u8]| {
         tokio::time::timeout(Duration::from_secs(10), both)
             .await
             .expect("a session ends");
+        let mut bystander = server.bystander.lock().await;
+        bystander.write_all(b"\xC0\0").await.expect("PINGREQ");
+        let mut answer = [0; 2];
+        bystander.read_exact(&mut answer).await.expect("PINGRESP");
+        assert_eq!(answer, [0xD0, 0]);
+        assert_eq!(server.handle.counts().router_restarts, 0);
     });
 });
