@@ -10,8 +10,8 @@ use futures_util::future::BoxFuture;
 use libfuzzer_sys::fuzz_target;
 use prometheus_client::registry::Registry;
 use setpoint_broker::{
-    Ack, Authenticated, Backend, Broker, Config, Edge, Handle, Inbound, Login, Outcome, Peer, Refusal, SessionEvent,
-    Transport,
+    Ack, Authenticated, Backend, Broker, Config, Edge, Handle, Inbound, Login, Outcome, Peer, Refusal,
+    SessionEvent, Transport,
 };
 use setpoint_model::{Identity, SystemClock, Topic};
 use tokio::{
