@@ -20,6 +20,7 @@ mod credentials;
 mod delivery;
 mod devices;
 mod durability;
+mod events;
 mod factory;
 mod fleet;
 mod health;

@@ -48,6 +48,7 @@ const OPERATIONS: &[(&str, &str, [u16; 5])] = &[
     ("get /devices/{serial}/timeline",             "devices:read",    [401, 200, 404, 200, 200]),
     ("post /factory/imports",                      "devices:write",   [401, 403, 403, 403, 422]),
     ("get /factory/imports/{id}",                  "devices:write",   [401, 403, 403, 403, 404]),
+    ("get /events",                                "devices:read",    [401, 200, 200, 200, 200]),
     ("get /models",                                "models:read",     [401, 200, 200, 200, 200]),
     ("get /models/{name}",                         "models:read",     [401, 200, 200, 200, 200]),
     ("get /sessions",                              "devices:read",    [401, 200, 200, 200, 200]),

@@ -175,6 +175,7 @@ impl Server {
         let context = Context {
             app: app.clone(),
             tasks: tasks.clone(),
+            stopping: connections.stopping(),
             registry: Arc::clone(&registry),
             public: Arc::new(http::Public {
                 http: config.http.public_url.clone(),

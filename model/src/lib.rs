@@ -7,6 +7,7 @@ pub mod access;
 pub mod clock;
 pub mod credential;
 pub mod device;
+pub mod event;
 pub mod filter;
 pub mod presence;
 pub mod role;

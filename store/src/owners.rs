@@ -55,18 +55,20 @@ impl Store {
         Ok(owns)
     }
 
-    /// The serials of a person's devices, registered to or shared with them.
+    /// The devices of a person, registered to or shared with them, and since when.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn serials_of(&self, user: Uuid) -> Result<Vec<String>> {
-        let serials = sqlx::query_scalar!(
-            "SELECT d.serial FROM device_owners o JOIN devices d ON d.id = o.device_id WHERE o.user_id = $1",
+    pub async fn owned_devices(&self, user: Uuid) -> Result<Vec<(Serial, DateTime<Utc>)>> {
+        let rows = sqlx::query!(
+            "SELECT d.serial, o.since FROM device_owners o JOIN devices d ON d.id = o.device_id WHERE o.user_id = $1",
             user,
         )
         .fetch_all(&self.pool)
         .await?;
-        Ok(serials)
+        rows.into_iter()
+            .map(|row| Ok((crate::settings::parse(&row.serial)?, row.since)))
+            .collect()
     }
 
     /// The owners of a device, whom it is registered to first.

@@ -8,7 +8,7 @@ use reqwest::{
 };
 use serde_json::Value;
 
-use super::wait::within;
+use super::{events::EventReader, wait::within};
 
 /// Where REST stands.
 const BASE: &str = "/api/v1";
@@ -150,6 +150,15 @@ impl Call {
         self
     }
 
+    /// The answer as a stream of events.
+    ///
+    /// # Panics
+    /// When it isn't one.
+    pub async fn events(self) -> EventReader {
+        let response = within(&self.what, self.request.send()).await.expect("an answer");
+        EventReader::new(self.what, response)
+    }
+
     /// The answer, or `None` when the connection could not be made or broke.
     pub async fn attempt(self) -> Option<Answer> {
         let response = within(&self.what, self.request.send()).await.ok()?;
@@ -187,9 +196,17 @@ pub struct Answer {
 impl Answer {
     async fn read(what: String, response: reqwest::Response) -> Option<Self> {
         let (status, headers) = (response.status(), response.headers().clone());
-        let text = within(format!("the body of {what}"), response.text())
-            .await
-            .ok()?;
+        let stream = headers
+            .get(reqwest::header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
+        let text = if stream {
+            // It has no end.
+            String::new()
+        } else {
+            within(format!("the body of {what}"), response.text())
+                .await
+                .ok()?
+        };
         Some(Self {
             what,
             status,

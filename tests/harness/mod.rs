@@ -3,6 +3,7 @@
 pub mod api;
 pub mod child;
 pub mod database;
+pub mod events;
 pub mod mosquitto;
 pub mod mqtt;
 mod server;

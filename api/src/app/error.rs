@@ -67,6 +67,12 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
+    /// As many of these as the server takes are there already; a later attempt may succeed.
+    #[error("too many {what}; try again later")]
+    Busy {
+        /// What there are too many of: `streams of live events`.
+        what: &'static str,
+    },
     /// The database can't be reached just now; trying again may help.
     #[error("temporarily unavailable")]
     Unavailable(#[source] store::Error),

@@ -9,6 +9,7 @@ pub mod claims;
 pub mod credentials;
 mod devices;
 mod error;
+pub mod events;
 pub mod factory;
 pub mod first_start;
 mod health;
@@ -37,6 +38,7 @@ use setpoint_store::Store;
 pub use actor::{Actor, Principal};
 pub use audit::AuditLog;
 pub use error::{Error, FieldErrors};
+pub use events::Events;
 pub use hints::{Hints, Look};
 pub use presence::PresenceBook;
 pub use telemetry::Ingest;
@@ -75,6 +77,8 @@ pub struct Parts {
     pub ingest: Ingest,
     /// Takes who is connected to the database.
     pub presence: PresenceBook,
+    /// Tells those who listen what happens.
+    pub events: Events,
     /// Takes what happens to devices to the database.
     pub timeline: Timeline,
 }

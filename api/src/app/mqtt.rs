@@ -4,13 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures_util::future::{BoxFuture, FutureExt as _};
-use serde_json::Value;
+use serde_json::{Value, json};
 use setpoint_broker::{
     Ack, Authenticated, Backend, Inbound, Login, Outcome, Peer, Refusal, SessionEvent, SessionInfo,
     Transport, Version,
 };
 use setpoint_model::{
     Channel, Identity, Role, Scope, Serial, Topic,
+    event::{EventType, SettingsStage},
     presence::{DisconnectReason, Presence},
     timeline::{Entry, Facts},
 };
@@ -60,10 +61,12 @@ impl Backend for MqttBackend {
             let Ok(version) = i64::try_from(receipt) else {
                 return;
             };
+            let at = self.app.clock.now();
+            self.app.settings.marks.delivered(&topic.serial, version, at);
+            let stage = SettingsStage::Delivered;
             self.app
-                .settings
-                .marks
-                .delivered(&topic.serial, version, self.app.clock.now());
+                .events
+                .settings(&topic.serial, version, stage, at, json!({}));
         }
     }
 
@@ -264,12 +267,25 @@ impl MqttBackend {
             _ => Err(format!("more than {MAX_NOTED} bytes")),
         };
         let (facts, outcome) = match parsed {
-            Ok(object @ Value::Object(_)) if !has_nul(&object) => (facts(object), Outcome::Accepted),
+            Ok(object @ Value::Object(_)) if !has_nul(&object) => {
+                self.tell(message, &object);
+                (facts(object), Outcome::Accepted)
+            }
             Ok(_) => self.unreadable(message, "expected an object without NUL characters".to_owned()),
             Err(reason) => self.unreadable(message, reason),
         };
         self.record(message.topic.serial.clone(), message.at, facts);
         outcome
+    }
+
+    fn tell(&self, message: &Inbound, object: &Value) {
+        let kind = match message.topic.channel {
+            Channel::FirmwareStatus => EventType::Firmware,
+            _ => EventType::Commands,
+        };
+        self.app
+            .events
+            .answer(kind, &message.topic.serial, message.at, object);
     }
 
     fn unreadable(&self, message: &Inbound, reason: String) -> (Facts, Outcome) {
@@ -296,6 +312,7 @@ impl MqttBackend {
             session: session.id,
             reason: None,
         };
+        self.app.events.presence(serial, &presence, session.since);
         self.app.presence.change(serial, presence, session.since);
         let facts = Facts::Connected {
             session: session.id,
@@ -318,6 +335,7 @@ impl MqttBackend {
                 session: session.id,
                 reason: Some(reason),
             };
+            self.app.events.presence(serial, &presence, at);
             self.app.presence.change(serial, presence, at);
         }
         if reason == DisconnectReason::CredentialRevoked {

@@ -127,7 +127,10 @@ impl App {
 
     async fn own_serials(&self, actor: &Actor) -> Result<HashSet<String>, Error> {
         match actor.user() {
-            Some(user) => Ok(self.store.serials_of(user).await?.into_iter().collect()),
+            Some(user) => {
+                let own = self.store.owned_devices(user).await?.into_iter();
+                Ok(own.map(|(serial, _)| serial.to_string()).collect())
+            }
             None => Ok(HashSet::new()),
         }
     }

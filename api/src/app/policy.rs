@@ -79,6 +79,8 @@ table! {
     ShareDevice        "device.share"           DevicesClaim     [All   All      None   Own ],
     /// Take a device back from whoever holds it.
     Unregister         "device.unregister"      DevicesClaim     [All   All      None   Own ],
+    /// Hear what happens to devices; settings and telemetry take the right to read them too.
+    ReadEvents         "event.read"            DevicesRead      [All   All      All    Own ],
     /// Read settings, their history and status.
     ReadSettings       "settings.read"          SettingsRead     [All   All      All    Own ],
     /// Change settings.

@@ -1,4 +1,4 @@
-//! `[settings]`, `[telemetry]` and `[timeline]`: limits and batches of the application.
+//! `[settings]`, `[telemetry]`, `[timeline]` and `[events]`: limits and batches of the application.
 
 use std::time::Duration;
 
@@ -69,6 +69,22 @@ pub struct Timeline {
     pub last_seen_every: Duration,
 }
 
+/// Limits of live events.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Events {
+    /// The most streams open at once.
+    pub max_streams: usize,
+    /// The most events kept for readers that were cut off: of telemetry, and of all else.
+    pub log_entries: usize,
+    /// Their most bytes: of telemetry, and of all else.
+    #[serde(deserialize_with = "units::size")]
+    pub log_bytes: usize,
+    /// How often a quiet stream says that it is alive.
+    #[serde(deserialize_with = "units::duration")]
+    pub heartbeat: Duration,
+}
+
 impl Settings {
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         positive("settings.max_document", self.max_document)?;
@@ -105,6 +121,18 @@ impl Timeline {
         positive("timeline.max_queue", self.max_queue)?;
         if self.max_per_device == 0 {
             return Err(Invalid::new("timeline.max_per_device", "at least 1"));
+        }
+        Ok(())
+    }
+}
+
+impl Events {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        positive("events.max_streams", self.max_streams)?;
+        positive("events.log_entries", self.log_entries)?;
+        positive("events.log_bytes", self.log_bytes)?;
+        if !(1..=3_600).contains(&self.heartbeat.as_secs()) {
+            return Err(Invalid::new("events.heartbeat", "1s to 1h"));
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ pub use self::{
     database::{Database, Embedded},
     error::ConfigError,
     http::{Http, RequestLimits},
-    limits::{Settings, Telemetry, Timeline},
+    limits::{Events, Settings, Telemetry, Timeline},
     log::{Log, LogFormat},
     mqtt::{Mqtt, Tls},
     mqtt_limits::Limits,
@@ -53,6 +53,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// Limits of the timeline of devices.
     pub timeline: Timeline,
+    /// Limits of live events.
+    pub events: Events,
     /// Where metrics are read.
     pub metrics: Metrics,
     /// How people sign in.
@@ -109,6 +111,7 @@ impl Config {
         self.settings.validate()?;
         self.telemetry.validate()?;
         self.timeline.validate()?;
+        self.events.validate()?;
         self.sign_in.validate()?;
         self.claiming.validate()?;
         self.factory.validate()?;

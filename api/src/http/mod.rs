@@ -11,6 +11,7 @@ mod cookie;
 mod credentials;
 mod devices;
 mod docs;
+mod events;
 mod extract;
 mod factory;
 mod health;
@@ -47,6 +48,7 @@ use axum::{
     response::IntoResponse,
 };
 use prometheus_client::registry::Registry;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, timeout::TimeoutLayer};
 use utoipa::OpenApi;
@@ -71,6 +73,8 @@ pub struct Context {
     pub app: App,
     /// The server's tasks, for readiness.
     pub tasks: Tasks,
+    /// Cancelled when open connections are to end.
+    pub stopping: CancellationToken,
     /// All metrics.
     pub registry: Arc<Registry>,
     /// Where this server is, as clients see it.
@@ -113,6 +117,7 @@ fn api() -> OpenApiRouter<Context> {
         .merge(audit::routes())
         .merge(credentials::routes())
         .merge(devices::routes())
+        .merge(events::routes())
         .merge(factory::routes())
         .merge(models::routes())
         .merge(mqtt_sessions::routes())

@@ -123,6 +123,7 @@ impl From<app::Error> for Problem {
                 );
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
             }
+            Error::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail),
             Error::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail),
             Error::Internal(cause) => {
                 tracing::error!(error = &*cause as &dyn std::error::Error, "a request failed");

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     app::{
-        App, AuditLog, Error, Hints, Ingest, Parts, PresenceBook, Timeline,
+        App, AuditLog, Error, Events, Hints, Ingest, Parts, PresenceBook, Timeline,
         claims::Claiming,
         credentials::Credentials,
         factory::Factory,
@@ -44,10 +44,13 @@ pub(super) fn app(
     let (settings, acknowledgements) = Engine::new(&config.settings, registry);
     let registry = registry.sub_registry_with_prefix(super::PREFIX);
     let (timeline, entries) = Timeline::new(&config.timeline, registry);
+    let run = u64::try_from(clock.now().timestamp_micros()).unwrap_or_default();
+    let events = Events::new(run, &config.events, registry);
     let (ingest, batches) = Ingest::new(
         store.clone(),
         Arc::clone(&clock),
         timeline.clone(),
+        events.clone(),
         &config.telemetry,
         registry,
     );
@@ -67,6 +70,7 @@ pub(super) fn app(
         settings,
         ingest,
         presence,
+        events,
         timeline,
     });
     (

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde_json::json;
 use setpoint_broker::{Outgoing, QoS, ShuttingDown};
-use setpoint_model::{Channel, DeviceId, Topic, settings::Document};
+use setpoint_model::{Channel, DeviceId, Topic, event::SettingsStage, settings::Document};
 use setpoint_store::settings::DueSettings;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -122,6 +123,8 @@ async fn send(app: &App, due: Vec<DueSettings>, epoch: u64) -> Result<(), Interr
         let at = app.clock.now();
         app.broker.publish(outgoing(due)?).await?;
         app.settings.marks.published(&serial, version, at);
+        app.events
+            .settings(&serial, version, SettingsStage::Published, at, json!({}));
         app.settings.metrics.published.inc();
         tracing::debug!(%serial, version, "settings published");
         // Deleted between the claim and now? Then its retained messages may have been cleared too early.

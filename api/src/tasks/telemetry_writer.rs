@@ -150,7 +150,7 @@ impl Writer {
                     .batch_rows
                     .observe(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
                 self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
-                batches.into_iter().for_each(|batch| batch.receipt.stored());
+                batches.into_iter().for_each(|batch| batch.stored());
             }
             Err(Failure::Refused(_)) => self.commit_one_by_one(batches).await,
             Err(Failure::Stopping) => {
@@ -169,7 +169,7 @@ impl Writer {
             match self.write(&batch.rows).await {
                 Ok(()) => {
                     self.metrics.stored.inc_by(count);
-                    batch.receipt.stored();
+                    batch.stored();
                 }
                 Err(Failure::Refused(error)) => {
                     tracing::error!(
@@ -178,7 +178,7 @@ impl Writer {
                         "the database refuses samples for good"
                     );
                     self.metrics.rejected.inc_by(count);
-                    batch.receipt.refused();
+                    batch.refused();
                 }
                 Err(Failure::Stopping) => return,
             }

@@ -4,9 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use serde_json::json;
 use setpoint_broker::{Ack as Completion, Outcome as Answer};
 use setpoint_model::{
     DeviceId, Serial,
+    event::SettingsStage,
     settings::{Ack, Rejection, Schema, ack::Issued},
     timeline::{Entry, Facts},
 };
@@ -126,11 +128,23 @@ impl App {
         let versions: Vec<AckedVersion> = writes.versions.into_values().collect();
         locked.write_acks(&reported, &versions).await?;
         locked.commit().await?;
-        writes
-            .entries
-            .into_iter()
-            .for_each(|entry| self.timeline.record(entry));
+        for entry in writes.entries {
+            self.tell_answer(&entry);
+            self.timeline.record(entry);
+        }
         Ok(verdicts)
+    }
+
+    /// Tells those who listen what a device made of its settings.
+    fn tell_answer(&self, Entry { serial, at, facts }: &Entry) {
+        let (version, stage, told) = match facts {
+            Facts::SettingsApplied { version } => (version, SettingsStage::Applied, json!({})),
+            Facts::SettingsRefused { version, errors } => {
+                (version, SettingsStage::Refused, json!({"errors": errors}))
+            }
+            _ => return,
+        };
+        self.events.settings(serial, *version, stage, *at, told);
     }
 
     async fn working(&self, locked: &mut LockedSettings) -> Result<HashMap<Serial, Working>, Error> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use setpoint_model::{
     Serial,
+    event::SettingsStage,
     settings::{
         Document, Effective, Layer, Malformed, Patch, Schema, Source, diff::diff, document,
         layers::effective, schema,
@@ -281,6 +282,9 @@ impl App {
             } = &changed.settings;
             self.settings.metrics.changed(source);
             tracing::debug!(%serial, version, source = source.as_str(), "settings changed");
+            let facts = json!({"source": source.as_str(), "settings": changed.settings.document});
+            let (stage, at) = (SettingsStage::Requested, self.clock.now());
+            self.events.settings(serial, *version, stage, at, facts);
             let given = self.hints.settings.device(device_id.0);
             given.looked_at(PUBLISH_PATIENCE).await;
         }

@@ -7,9 +7,11 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prometheus_client::registry::Registry;
+use serde_json::json;
 use setpoint_broker::{Ack, Outcome};
 use setpoint_model::{
     Clock, Serial,
+    event::EventType,
     telemetry::{self, Malformed, Parsed, Problem, Problems, Window},
     timeline::{Entry, Facts},
 };
@@ -20,9 +22,15 @@ use super::{
     catalog::{Catalog, Device, MAX_METRIC_NAMES},
     error::{IngestError, Refused},
     metrics::Metrics,
-    queue::{Batch, Receipt, Room},
+    queue::{Batch, News, Receipt, Room},
 };
-use crate::{app::Timeline, config};
+use crate::{
+    app::{
+        Timeline,
+        events::{Event, Events},
+    },
+    config,
+};
 
 /// How many problems an entry of the timeline tells.
 const TOLD_PROBLEMS: usize = 5;
@@ -39,6 +47,7 @@ struct Shared {
     store: Store,
     clock: Arc<dyn Clock>,
     timeline: Timeline,
+    events: Events,
     limits: telemetry::Limits,
     skew: TimeDelta,
     retention: TimeDelta,
@@ -65,6 +74,7 @@ pub struct Report {
 /// Rows ready for the queue.
 struct Prepared {
     rows: Rows,
+    news: Option<News>,
     report: Report,
 }
 
@@ -74,6 +84,7 @@ impl Ingest {
         store: Store,
         clock: Arc<dyn Clock>,
         timeline: Timeline,
+        events: Events,
         config: &config::Telemetry,
         registry: &mut Registry,
     ) -> (Self, mpsc::Receiver<Batch>) {
@@ -85,6 +96,7 @@ impl Ingest {
             store,
             clock,
             timeline,
+            events,
             limits: telemetry::Limits {
                 items: config.max_batch,
                 metrics: config.max_metrics,
@@ -129,7 +141,7 @@ impl Ingest {
             }
         };
         match prepared {
-            Ok(Prepared { rows, report }) => {
+            Ok(Prepared { rows, news, report }) => {
                 let outcome = report
                     .problems
                     .sentence()
@@ -139,7 +151,7 @@ impl Ingest {
                     ack.complete(outcome);
                 } else {
                     // The queue is closed at shutdown only: then the sample stays with the device.
-                    let _ = self.enqueue(rows, Receipt::Mqtt(ack, outcome)).await;
+                    let _ = self.enqueue(rows, news, Receipt::Mqtt(ack, outcome)).await;
                 }
             }
             Err(Refused::Malformed(malformed)) => {
@@ -156,7 +168,7 @@ impl Ingest {
     /// See [`IngestError`]; the database being away is one of them.
     pub async fn from_http(&self, serial: &Serial, payload: &[u8]) -> Result<Report, IngestError> {
         let arrived = self.0.clock.now();
-        let Prepared { rows, report } = match self.prepare(serial, payload, arrived).await {
+        let Prepared { rows, news, report } = match self.prepare(serial, payload, arrived).await {
             Err(Refused::Malformed(malformed)) => {
                 self.record_malformed(serial, arrived, &malformed);
                 return Err(malformed.into());
@@ -166,7 +178,7 @@ impl Ingest {
         self.record(serial, arrived, &report);
         if !rows.is_empty() {
             let (sender, committed) = oneshot::channel();
-            self.enqueue(rows, Receipt::Http(sender)).await?;
+            self.enqueue(rows, news, Receipt::Http(sender)).await?;
             committed.await.map_err(|_| IngestError::Stopping)??;
         }
         Ok(report)
@@ -187,7 +199,7 @@ impl Ingest {
         };
         let ids = self.metric_ids(&parsed).await?;
         let admitted = self.admit_metrics(serial, &device, &mut parsed, ids).await?;
-        Ok(self.encode(&device, parsed, &admitted, arrived))
+        Ok(self.encode(serial, &device, parsed, &admitted, arrived))
     }
 
     fn window(&self, arrived: DateTime<Utc>) -> Window {
@@ -264,6 +276,7 @@ impl Ingest {
 
     fn encode(
         &self,
+        serial: &Serial,
         device: &Device,
         parsed: Parsed<'_>,
         admitted: &[Option<i32>],
@@ -274,21 +287,41 @@ impl Ingest {
             count => device.reserve_arrival(arrived, count),
         };
         let mut rows = Rows::with_capacity(parsed.samples.len());
+        let mut told = self.0.events.wants_telemetry().then(Vec::new);
         for (sample, metric) in parsed.samples.iter().zip(admitted) {
             if let Some(metric) = metric {
-                rows.push(device.id, *metric, sample.at.resolve(arrival), &sample.value);
+                let at = sample.at.resolve(arrival);
+                rows.push(device.id, *metric, at, &sample.value);
+                if let Some(items) = &mut told {
+                    items.push(json!({"at": at, "metric": sample.metric, "value": sample.value}));
+                }
             }
         }
+        let news = told.map(|items| self.news(serial, arrived, &items));
         let report = Report {
             stored: rows.len(),
             problems: parsed.problems,
             skewed: parsed.skewed,
         };
-        Prepared { rows, report }
+        Prepared { rows, news, report }
+    }
+
+    /// What is told of samples once they are committed.
+    fn news(&self, serial: &Serial, at: DateTime<Utc>, items: &[serde_json::Value]) -> News {
+        let event = Event {
+            kind: EventType::Telemetry,
+            serial: serial.clone(),
+            at,
+            data: json!({"serial": serial, "items": items}).to_string().into(),
+        };
+        News {
+            events: self.0.events.clone(),
+            event,
+        }
     }
 
     /// Waits for room and queues the rows.
-    async fn enqueue(&self, rows: Rows, receipt: Receipt) -> Result<(), IngestError> {
+    async fn enqueue(&self, rows: Rows, news: Option<News>, receipt: Receipt) -> Result<(), IngestError> {
         let shared = &self.0;
         let wanted = u32::try_from(rows.len())
             .unwrap_or(u32::MAX)
@@ -300,7 +333,7 @@ impl Ingest {
         let room = Room::new(permit, rows.len(), &shared.metrics.queued);
         shared
             .queue
-            .send(Batch::new(rows, receipt, room))
+            .send(Batch::new(rows, receipt, news, room))
             .await
             .map_err(|_| IngestError::Stopping)
     }

@@ -5,24 +5,47 @@ use setpoint_broker::{Ack, Outcome};
 use setpoint_store::telemetry::Rows;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::app::events::{Event, Events};
+
 /// The rows of one payload, and who waits for them to be committed.
 pub struct Batch {
     /// The rows.
     pub rows: Rows,
-    /// Who waits.
-    pub receipt: Receipt,
+    receipt: Receipt,
+    /// What is told once they are committed.
+    news: Option<News>,
     /// Its room in the queue.
     _room: Room,
 }
 
 impl Batch {
-    pub(super) fn new(rows: Rows, receipt: Receipt, room: Room) -> Self {
+    pub(super) fn new(rows: Rows, receipt: Receipt, news: Option<News>, room: Room) -> Self {
         Self {
             rows,
             receipt,
+            news,
             _room: room,
         }
     }
+
+    /// The rows are committed.
+    pub fn stored(self) {
+        if let Some(News { events, event }) = self.news {
+            events.tell(event);
+        }
+        self.receipt.stored();
+    }
+
+    /// The rows can never be committed.
+    pub fn refused(self) {
+        self.receipt.refused();
+    }
+}
+
+/// An event that waits for a commit, and where it is told.
+pub(super) struct News {
+    pub(super) events: Events,
+    pub(super) event: Event,
 }
 
 /// Room for a batch in the queue, free again when it is dropped.
@@ -65,7 +88,7 @@ pub struct NotStored;
 
 impl Receipt {
     /// The rows are committed.
-    pub fn stored(self) {
+    fn stored(self) {
         match self {
             Self::Mqtt(ack, outcome) => ack.complete(outcome),
             // A request that was given up needs no answer.
@@ -74,7 +97,7 @@ impl Receipt {
     }
 
     /// The rows can never be committed.
-    pub fn refused(self) {
+    fn refused(self) {
         match self {
             Self::Mqtt(ack, _) => ack.complete(Outcome::Invalid(NotStored.to_string())),
             Self::Http(waiting) => drop(waiting.send(Err(NotStored))),

@@ -9,7 +9,7 @@ use setpoint_store::{
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::*;
-use crate::app::{Ingest, Timeline};
+use crate::app::{Events, Ingest, Timeline};
 
 const NOW: TimeDelta = TimeDelta::zero();
 
@@ -50,6 +50,15 @@ fn timeline_config() -> config::Timeline {
     }
 }
 
+fn events_config() -> config::Events {
+    config::Events {
+        max_streams: 1,
+        log_entries: 1,
+        log_bytes: 1_000,
+        heartbeat: Duration::from_secs(15),
+    }
+}
+
 async fn fixture() -> Fixture {
     let database = database().await;
     database
@@ -66,6 +75,7 @@ async fn fixture() -> Fixture {
         store.clone(),
         Arc::clone(&shared),
         timeline,
+        Events::new(0, &events_config(), &mut Registry::default()),
         &telemetry_config(),
         &mut registry,
     );
