@@ -69,12 +69,16 @@ impl EventReader {
     /// # Panics
     /// At the end of the stream.
     pub async fn next(&mut self) -> Heard {
-        loop {
-            let heard = self.next_or_end().await.expect("the stream goes on");
-            if heard.comment.is_none() {
-                return heard;
+        let what = format!("an event, not a sign of life, of {}", self.what);
+        let next = async {
+            loop {
+                let heard = self.next_or_end().await.expect("the stream goes on");
+                if heard.comment.is_none() {
+                    return heard;
+                }
             }
-        }
+        };
+        within(what, next).await
     }
 
     /// The next event of a type, whatever comes before it.
@@ -82,12 +86,16 @@ impl EventReader {
     /// # Panics
     /// At the end of the stream.
     pub async fn next_of(&mut self, event: &str) -> Heard {
-        loop {
-            let heard = self.next().await;
-            if heard.event == event {
-                return heard;
+        let what = format!("an event {event} of {}", self.what);
+        let next = async {
+            loop {
+                let heard = self.next().await;
+                if heard.event == event {
+                    return heard;
+                }
             }
-        }
+        };
+        within(what, next).await
     }
 
     fn parse(&mut self) {

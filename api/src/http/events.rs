@@ -46,8 +46,6 @@ struct EventsQuery {
     /// Only events of these devices, with commas between: 1000 at most.
     #[param(example = "HOME-1")]
     serial: Option<String>,
-    /// Only events of this group's devices.
-    group: Option<String>,
     /// As the header `Last-Event-ID`, for clients that can't send it.
     last_event_id: Option<String>,
 }
@@ -103,11 +101,7 @@ fn wanted(query: &EventsQuery) -> Result<Wanted, Error> {
     if serials.len() > MAX_SERIALS {
         return Err(Error::invalid("serial", format!("at most {MAX_SERIALS}")));
     }
-    Ok(Wanted {
-        types,
-        serials,
-        group: query.group.clone(),
-    })
+    Ok(Wanted { types, serials })
 }
 
 fn listed(text: Option<&str>) -> impl Iterator<Item = &str> {

@@ -21,7 +21,7 @@ use crate::app::{
     policy::{Action, Reach},
 };
 
-/// How often a stream asks again what its reader may have, and who is in a group.
+/// How often a stream asks again what its reader may have.
 const REFRESH: Duration = Duration::from_secs(2);
 
 /// The most events handed on at once.
@@ -37,8 +37,6 @@ pub struct Wanted {
     pub types: Vec<EventType>,
     /// The devices; empty for all.
     pub serials: HashSet<Serial>,
-    /// The group whose devices are wanted.
-    pub group: Option<String>,
 }
 
 /// A place in the events of one run of one server, written `run-number`.
@@ -109,8 +107,6 @@ struct Seen {
     types: Vec<EventType>,
     /// The only devices, and since when each is theirs.
     own: Option<HashMap<Serial, DateTime<Utc>>>,
-    /// The devices of the group.
-    members: Option<HashSet<Serial>>,
 }
 
 impl App {
@@ -178,7 +174,6 @@ impl App {
         Ok(Seen {
             types: types.iter().copied().filter(readable).collect(),
             own,
-            members: None,
         })
     }
 }
@@ -267,7 +262,7 @@ impl EventStream {
 
     fn gets(&self, entry: &Numbered) -> bool {
         let event = &entry.event;
-        let Seen { types, own, members } = &self.seen;
+        let Seen { types, own } = &self.seen;
         let theirs = |own: &HashMap<Serial, DateTime<Utc>>| {
             // What happened before it was theirs is not theirs.
             own.get(&event.serial).is_some_and(|since| event.at >= *since)
@@ -275,9 +270,6 @@ impl EventStream {
         types.contains(&event.kind)
             && (self.wanted.serials.is_empty() || self.wanted.serials.contains(&event.serial))
             && own.as_ref().is_none_or(theirs)
-            && members
-                .as_ref()
-                .is_none_or(|members| members.contains(&event.serial))
     }
 
     /// Asks again what the reader may have. While the database is away what was true holds.
