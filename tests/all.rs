@@ -11,6 +11,7 @@
 )]
 
 mod access;
+mod account;
 mod acks;
 mod audit;
 mod authorization;
@@ -47,6 +48,7 @@ mod telemetry_http;
 mod tidy;
 mod timeline;
 mod tokens;
+mod totp;
 mod tour;
 mod transports;
 

@@ -18,10 +18,15 @@ const PUBLIC: [&str; 4] = [
 
 /// Where people and devices begin, who prove themselves by what they send; and what every signed-in person may,
 /// whatever their rights. `policy.rs` has the answers.
-const BEGINNINGS: [&str; 5] = [
+const BEGINNINGS: &[&str] = &[
     "post /api/v1/session",
     "get /api/v1/session",
     "delete /api/v1/session",
+    "patch /api/v1/session",
+    "post /api/v1/session/password",
+    "post /api/v1/session/totp",
+    "post /api/v1/session/totp/confirm",
+    "post /api/v1/session/totp/disable",
     "post /oauth/device_authorization",
     "post /oauth/token",
 ];

@@ -1,10 +1,14 @@
 //! The commands of the program beside `serve`.
 
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use setpoint_tests::{Child, Options, Version, harness::operator_login};
 
-use crate::PROGRAM;
+use crate::{
+    PROGRAM,
+    sessions::{PASSWORD, Person},
+    totp::Factor,
+};
 
 fn command(arguments: &[&str]) -> Options {
     let options = Options::new(PROGRAM).env("SETPOINT_LOG__LEVEL", "error");
@@ -102,4 +106,24 @@ async fn every_command_explains_itself_with_an_example() {
     }
     let (status, _, stderr) = command(&["dance"]).spawn(home.path()).ended().await;
     assert_eq!(status.code(), Some(2), "{stderr:?}");
+}
+
+#[tokio::test]
+async fn a_second_factor_that_was_lost_is_reset_at_the_terminal() {
+    let child = Options::new(PROGRAM)
+        .env("SETPOINT_ADMIN__PASSWORD", PASSWORD)
+        .start()
+        .await;
+    let admin = Person::sign_in(child.api.anonymous(), "admin", PASSWORD).await;
+    Factor::enrol(&admin).await;
+    let body = json!({"username": "admin", "password": PASSWORD});
+    let sign_in = || child.api.anonymous().post("/session").json(&body);
+    sign_in().await.problem(401, "totp_required");
+    let told = run(&child, &["user", "reset-totp", "Admin"]).await;
+    assert!(told.contains("without a second factor"), "{told}");
+    sign_in().await.expect(200);
+    let again = command(&["user", "reset-totp", "admin"]).spawn(&child.data());
+    let (status, _, stderr) = again.ended().await;
+    assert_eq!((status.code(), stderr.len()), (Some(1), 1), "{stderr:?}");
+    assert!(stderr.concat().contains("second factor not found"), "{stderr:?}");
 }

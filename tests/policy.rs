@@ -57,6 +57,11 @@ const OPERATIONS: &[(&str, &str, [u16; 5])] = &[
     ("post /session",                              "",                [422, 422, 422, 422, 422]),
     ("get /session",                               "",                [401, 200, 200, 200, 200]),
     ("delete /session",                            "",                [401, 204, 204, 204, 204]),
+    ("patch /session",                             "",                [401, 422, 422, 422, 422]),
+    ("post /session/password",                     "",                [401, 422, 422, 422, 422]),
+    ("post /session/totp",                         "",                [401, 200, 200, 200, 200]),
+    ("post /session/totp/confirm",                 "",                [401, 422, 422, 422, 422]),
+    ("post /session/totp/disable",                 "",                [401, 422, 422, 422, 422]),
     ("get /tokens",                                "tokens:write",    [401, 200, 200, 200, 200]),
     ("post /tokens",                               "tokens:write",    [401, 422, 422, 422, 422]),
     ("get /tokens/{id}",                           "tokens:write",    [401, 404, 404, 404, 404]),
@@ -66,6 +71,7 @@ const OPERATIONS: &[(&str, &str, [u16; 5])] = &[
     ("get /users/{username}",                      "admin",           [401, 403, 403, 403, 403]),
     ("patch /users/{username}",                    "admin",           [401, 403, 403, 403, 403]),
     ("delete /users/{username}",                   "admin",           [401, 403, 403, 403, 403]),
+    ("delete /users/{username}/totp",              "admin",           [401, 403, 403, 403, 403]),
 ];
 
 /// Below the API's base, unless OAuth or the server itself says otherwise.

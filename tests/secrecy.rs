@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 use reqwest::Method;
 use serde_json::json;
+use setpoint_model::{Clock as _, SystemClock};
 use setpoint_tests::{
     Options, Version,
     harness::{
@@ -87,7 +88,31 @@ async fn the_whole_log_of_a_run_holds_no_credential() {
         let poll = format!("grant_type={grant}&client_id=device&device_code={device_code}");
         let claimed = form("/oauth/token", poll).await.expect(200);
 
+        let account = |path: &str, body: serde_json::Value| {
+            let call = anonymous.post(path).header("x-csrf-token", &csrf);
+            call.header("cookie", &format!("setpoint_session={cookie}"))
+                .json(&body)
+        };
+        let enrolment = account("/session/totp", json!({})).await.expect(200);
+        let authenticator = totp_rs::Totp::from_url(enrolment["otpauth_url"].as_str().unwrap()).unwrap();
+        let now = u64::try_from(SystemClock.now().timestamp()).unwrap();
+        let code = authenticator.generate(now).to_string();
+        let confirmed = account("/session/totp/confirm", json!({"code": code}))
+            .await
+            .expect(200);
+        let recovery_code = confirmed["recovery_codes"][0].as_str().unwrap();
+        let who = json!({"username": "admin", "password": "a-password-of-mine", "code": recovery_code});
+        anonymous.post("/session").json(&who).await.expect(200);
+        let password = json!({"current": "a-password-of-mine", "new": "another-password-of-mine"});
+        account("/session/password", password).await.expect(204);
+        let server_key = std::fs::read_to_string(child.data().join("server-key")).unwrap();
+
         let secrets = [
+            enrolment["secret"].as_str().unwrap().to_owned(),
+            recovery_code.to_owned(),
+            recovery_code.replace('-', ""),
+            "another-password-of-mine".to_owned(),
+            server_key.trim().to_owned(),
             cookie,
             csrf,
             device_code.to_owned(),

@@ -16,6 +16,16 @@ pub(crate) struct Person {
 }
 
 impl Person {
+    /// Signs in to the server of `api`.
+    pub(crate) async fn sign_in(api: Api, username: &str, password: &str) -> Self {
+        let body = json!({"username": username, "password": password});
+        let answer = api.post("/session").json(&body).await;
+        let csrf = answer.expect(200)["csrf_token"].as_str().unwrap().to_owned();
+        let cookie = answer.header("set-cookie");
+        let cookie = cookie.split(';').next().unwrap().to_owned();
+        Self { api, cookie, csrf }
+    }
+
     /// A request below `/api/v1` with the cookie and the CSRF token.
     pub(crate) fn call(&self, method: Method, path: &str) -> Call {
         let call = self.api.call(method, path).header("cookie", &self.cookie);
@@ -54,13 +64,7 @@ impl Person {
 
 /// Signs in.
 pub(crate) async fn sign_in(server: &Harness, username: &str, password: &str) -> Person {
-    let api = server.api().anonymous();
-    let body = json!({"username": username, "password": password});
-    let answer = api.post("/session").json(&body).await;
-    let csrf = answer.expect(200)["csrf_token"].as_str().unwrap().to_owned();
-    let cookie = answer.header("set-cookie");
-    let cookie = cookie.split(';').next().unwrap().to_owned();
-    Person { api, cookie, csrf }
+    Person::sign_in(server.api().anonymous(), username, password).await
 }
 
 /// Adds a person and signs them in.

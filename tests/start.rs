@@ -215,3 +215,12 @@ async fn help_explains_every_command() {
         assert!(help.contains(command), "{command} in\n{help}");
     }
 }
+
+#[tokio::test]
+async fn a_key_file_that_is_no_key_is_refused() {
+    let home = tempfile::tempdir().unwrap();
+    let key = home.path().join("key");
+    std::fs::write(&key, "not a key").unwrap();
+    let told = refusal(options().env("SETPOINT_SIGN_IN__KEY_FILE", key.to_str().unwrap())).await;
+    assert!(told.contains("sign_in.key_file: "), "{told}");
+}

@@ -26,6 +26,7 @@ use crate::{
     app::{
         App,
         first_start::{FirstStart, first_start},
+        sealing::ServerKey,
     },
     config::{Config, Database},
     http::{self, Context, HttpMetrics, metrics},
@@ -162,13 +163,14 @@ impl Server {
         store: Store,
     ) -> Result<Self, StartError> {
         let first_start = first_start(&store, &*clock, &data_dir, config.admin.password.as_deref()).await?;
+        let key = ServerKey::load(&config.sign_in.key_file(&data_dir))?;
         let addresses = listeners.addresses(&config);
         let mut registry = Registry::default();
         let tasks = Tasks::new(registry.sub_registry_with_prefix(PREFIX));
         let connections = tasks.group();
         let http_metrics = HttpMetrics::new(registry.sub_registry_with_prefix(PREFIX));
         let broker = Broker::new(config.mqtt.broker(), Arc::clone(&clock), &mut registry)?;
-        let (app, queues) = parts::app(&config, store, broker.handle(), clock, &mut registry);
+        let (app, queues) = parts::app(&config, store, broker.handle(), clock, key, &mut registry);
         let edge = broker.start(app.backend());
         parts::prepare(&app).await?;
         let registry = Arc::new(registry);

@@ -19,6 +19,7 @@ pub mod settings;
 pub mod telemetry;
 pub mod timeline;
 pub mod topic;
+pub mod totp;
 
 pub use access::Identity;
 pub use clock::{Clock, SystemClock};

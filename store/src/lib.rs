@@ -22,6 +22,7 @@ pub mod telemetry;
 pub mod testing;
 pub mod timeline;
 pub mod tokens;
+pub mod totp;
 pub mod users;
 
 pub use database::{ConnectOptions, InvalidUrl, MigrateError, OpenError, PoolOptions, Store};

@@ -8,6 +8,7 @@ use crate::{
     Result, Store,
     audit::{self, NewEntry},
     settings::parse,
+    totp::{self, SecondFactor},
 };
 
 /// A session that holds, and whose it is.
@@ -21,6 +22,8 @@ pub struct Session {
     pub username: String,
     /// Their present role.
     pub role: Role,
+    /// Whether they have a second factor.
+    pub totp: bool,
     /// When they signed in.
     pub created_at: DateTime<Utc>,
     /// When it was last used, to about a minute.
@@ -42,8 +45,20 @@ pub struct NewSession {
     pub at: DateTime<Utc>,
 }
 
+/// What became of a session to be begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begun {
+    /// It is there.
+    Done,
+    /// The person has changed meanwhile: another password, a second factor, or they may not sign in.
+    Changed,
+    /// The code was used before.
+    Used,
+}
+
 impl Store {
-    /// Begins a session of a person whose password hash still is `password_hash`; `false` if it isn't.
+    /// Begins a session of a person whose password hash still is `password_hash`, and uses their code up. Without one
+    /// they must have no second factor.
     ///
     /// # Errors
     /// When the database fails.
@@ -51,27 +66,37 @@ impl Store {
         &self,
         session: &NewSession,
         password_hash: &str,
+        factor: Option<SecondFactor>,
         entry: &NewEntry,
-    ) -> Result<bool> {
+    ) -> Result<Begun> {
         let mut transaction = self.pool.begin().await?;
+        if let Some(factor) = factor
+            && !totp::spend(&mut transaction, session.user_id, factor).await?
+        {
+            return Ok(Begun::Used);
+        }
         let done = sqlx::query!(
             "INSERT INTO sessions (id, hash, user_id, address, created_at, last_used_at)
-             SELECT $1, $2, id, $4, $5, $5 FROM users WHERE id = $3 AND password_hash = $6 FOR SHARE",
+             SELECT $1, $2, id, $4, $5, $5 FROM users
+             WHERE id = $3 AND password_hash = $6 AND disabled_at IS NULL
+               AND ($7 OR NOT EXISTS (SELECT FROM totp t WHERE t.user_id = users.id AND t.confirmed_at IS NOT NULL))
+             FOR SHARE",
             session.id,
             session.hash.as_bytes().as_slice(),
             session.user_id,
             session.address,
             session.at,
             password_hash,
+            factor.is_some(),
         )
         .execute(&mut *transaction)
         .await?;
         if done.rows_affected() == 0 {
-            return Ok(false);
+            return Ok(Begun::Changed);
         }
         audit::write(&mut transaction, entry).await?;
         transaction.commit().await?;
-        Ok(true)
+        Ok(Begun::Done)
     }
 
     /// The session of this cookie, unless it was idle since before `idle_since` or began before `begun_since`. Its
@@ -87,9 +112,10 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<Option<Session>> {
         let row = sqlx::query!(
-            "SELECT s.id, s.user_id, u.username, u.role, s.created_at, s.last_used_at
-             FROM sessions s JOIN users u ON u.id = s.user_id
-             WHERE s.hash = $1 AND s.last_used_at > $2 AND s.created_at > $3",
+            r#"SELECT s.id, s.user_id, u.username, u.role, s.created_at, s.last_used_at,
+                      EXISTS (SELECT FROM totp t WHERE t.user_id = u.id AND t.confirmed_at IS NOT NULL) AS "totp!"
+               FROM sessions s JOIN users u ON u.id = s.user_id
+               WHERE s.hash = $1 AND s.last_used_at > $2 AND s.created_at > $3 AND u.disabled_at IS NULL"#,
             hash.as_bytes().as_slice(),
             idle_since,
             begun_since,
@@ -111,6 +137,7 @@ impl Store {
             user_id: row.user_id,
             username: row.username,
             role: parse(&row.role)?,
+            totp: row.totp,
             created_at: row.created_at,
             last_used_at: row.last_used_at,
         }))
@@ -133,6 +160,40 @@ impl Store {
         audit::write(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(done.rows_affected())
+    }
+
+    /// Gives a person another password in place of the one they know, and ends their sessions but `kept`; `None` if it was
+    /// changed meanwhile, else how many sessions ended.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn change_password(
+        &self,
+        user: Uuid,
+        kept: Uuid,
+        hashes: (&str, &str),
+        entry: &NewEntry,
+    ) -> Result<Option<u64>> {
+        let (before, after) = hashes;
+        let mut transaction = self.pool.begin().await?;
+        let done = sqlx::query!(
+            "UPDATE users SET password_hash = $3, updated_at = $4 WHERE id = $1 AND password_hash = $2",
+            user,
+            before,
+            after,
+            entry.at,
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(None);
+        }
+        let ended = sqlx::query!("DELETE FROM sessions WHERE user_id = $1 AND id <> $2", user, kept)
+            .execute(&mut *transaction)
+            .await?;
+        audit::write(&mut transaction, entry).await?;
+        transaction.commit().await?;
+        Ok(Some(ended.rows_affected()))
     }
 
     /// Removes the sessions that no longer hold.

@@ -87,7 +87,7 @@ impl Store {
         Ok(())
     }
 
-    /// The token of this secret, expired or not.
+    /// The token of this secret, expired or not, unless its maker may not sign in.
     ///
     /// # Errors
     /// [`crate::Error`].
@@ -96,7 +96,8 @@ impl Store {
             Row,
             r#"select t.id, t.name, t.scopes, t.created_by, u.role as "maker_role?", t.created_at, t.expires_at,
                       t.last_used_at
-               from api_tokens t left join users u on u.id = t.created_by where t.hash = $1"#,
+               from api_tokens t left join users u on u.id = t.created_by
+               where t.hash = $1 and u.disabled_at is null"#,
             hash.as_bytes().as_slice(),
         )
         .fetch_optional(&self.pool)

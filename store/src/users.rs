@@ -27,6 +27,17 @@ pub struct User {
     pub created_at: DateTime<Utc>,
     /// When they were last changed.
     pub updated_at: DateTime<Utc>,
+    /// Since when they may not sign in; `None` if they may.
+    pub disabled_at: Option<DateTime<Utc>>,
+    /// Whether they have a second factor. Read alone: `store::totp` writes it.
+    pub totp: bool,
+}
+
+impl User {
+    /// Whether they can sign in with a password at all.
+    pub fn has_password(&self) -> bool {
+        self.password_hash.starts_with('$')
+    }
 }
 
 impl std::fmt::Debug for User {
@@ -47,6 +58,8 @@ struct Row {
     password_hash: String,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    disabled_at: Option<DateTime<Utc>>,
+    totp: bool,
 }
 
 impl TryFrom<Row> for User {
@@ -61,6 +74,8 @@ impl TryFrom<Row> for User {
             password_hash: row.password_hash,
             created_at: row.created_at,
             updated_at: row.updated_at,
+            disabled_at: row.disabled_at,
+            totp: row.totp,
         })
     }
 }
@@ -111,8 +126,9 @@ impl Store {
     pub async fn user_by_name(&self, username: &str) -> Result<Option<User>> {
         let row = sqlx::query_as!(
             Row,
-            "select id, username, email, role, password_hash, created_at, updated_at
-             from users where username = $1",
+            r#"select id, username, email, role, password_hash, created_at, updated_at, disabled_at,
+                      exists (select from totp where user_id = users.id and confirmed_at is not null) as "totp!"
+               from users where username = $1"#,
             username,
         )
         .fetch_optional(&self.pool)
@@ -127,8 +143,9 @@ impl Store {
     pub async fn user(&self, id: Uuid) -> Result<Option<User>> {
         let row = sqlx::query_as!(
             Row,
-            "select id, username, email, role, password_hash, created_at, updated_at
-             from users where id = $1",
+            r#"select id, username, email, role, password_hash, created_at, updated_at, disabled_at,
+                      exists (select from totp where user_id = users.id and confirmed_at is not null) as "totp!"
+               from users where id = $1"#,
             id,
         )
         .fetch_optional(&self.pool)
@@ -143,8 +160,9 @@ impl Store {
     pub async fn users(&self, after: &str, limit: i64) -> Result<Vec<User>> {
         let rows = sqlx::query_as!(
             Row,
-            "select id, username, email, role, password_hash, created_at, updated_at
-             from users where username > $1 order by username limit $2",
+            r#"select id, username, email, role, password_hash, created_at, updated_at, disabled_at,
+                      exists (select from totp where user_id = users.id and confirmed_at is not null) as "totp!"
+               from users where username > $1 order by username limit $2"#,
             after,
             limit,
         )
@@ -164,30 +182,35 @@ impl Store {
         Ok(there)
     }
 
-    /// Writes a person's e-mail, role and password hash. Another password ends their sessions.
+    /// Writes a person's e-mail, role, password hash and whether they may sign in. Another password, or that they may not,
+    /// ends their sessions.
     ///
     /// # Errors
     /// [`crate::Error`].
     pub async fn update_user(&self, user: &User, entry: &NewEntry) -> Result<Changed> {
         let mut transaction = self.pool.begin().await?;
-        if user.role != Role::Admin && is_last(&mut transaction, user.id).await? {
+        let stays = user.role == Role::Admin && user.disabled_at.is_none();
+        if !stays && is_last(&mut transaction, user.id).await? {
             return Ok(Changed::LastAdministrator);
         }
         sqlx::query!(
             "delete from sessions s using users u
-             where s.user_id = u.id and u.id = $1 and u.password_hash <> $2",
+             where s.user_id = u.id and u.id = $1 and (u.password_hash <> $2 or $3)",
             user.id,
             user.password_hash,
+            user.disabled_at.is_some(),
         )
         .execute(&mut *transaction)
         .await?;
         let done = sqlx::query!(
-            "update users set email = $2, role = $3, password_hash = $4, updated_at = $5 where id = $1",
+            "update users set email = $2, role = $3, password_hash = $4, updated_at = $5, disabled_at = $6
+             where id = $1",
             user.id,
             user.email,
             user.role.as_str(),
             user.password_hash,
             user.updated_at,
+            user.disabled_at,
         )
         .execute(&mut *transaction)
         .await?;
@@ -226,8 +249,9 @@ async fn is_last(transaction: &mut sqlx::PgConnection, id: Uuid) -> Result<bool>
         .execute(&mut *transaction)
         .await?;
     let last = sqlx::query_scalar!(
-        r#"select exists (select from users where id = $1 and role = 'admin')
-               and not exists (select from users where id <> $1 and role = 'admin') as "last!""#,
+        r#"select exists (select from users where id = $1 and role = 'admin' and disabled_at is null)
+               and not exists (select from users where id <> $1 and role = 'admin' and disabled_at is null)
+               as "last!""#,
         id,
     )
     .fetch_one(&mut *transaction)

@@ -17,6 +17,12 @@ pub enum Error {
     /// The device was reported stolen, and is refused whatever it presents.
     #[error("sign-in is needed")]
     Stolen,
+    /// The password is right, and a code is needed as well.
+    #[error("a code of the second factor is needed as well")]
+    TotpRequired,
+    /// The password is right, and the code is not.
+    #[error("the code is wrong, or was used before: wait for the next one")]
+    TotpInvalid,
     /// Too many attempts failed, or too many requests came.
     #[error("too many attempts; try again in {} s", after.as_secs().saturating_add(1))]
     TooManyAttempts {

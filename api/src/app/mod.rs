@@ -3,6 +3,7 @@
 //! One file per noun, each an `impl App` block. A use case names its permission first, then reads as a list
 //! of steps; it commits to Postgres and at most leaves a hint for a task.
 
+pub mod account;
 mod actor;
 pub mod audit;
 pub mod claims;
@@ -21,12 +22,14 @@ mod owners;
 mod passwords;
 pub mod policy;
 pub mod presence;
+pub mod sealing;
 pub mod sessions;
 pub mod settings;
 pub mod telemetry;
 mod throttle;
 pub mod timeline;
 pub mod tokens;
+pub mod totp;
 pub mod users;
 
 use std::sync::Arc;

@@ -18,12 +18,15 @@ static PLACES: Semaphore = Semaphore::const_new(2);
 /// The commonest passwords of eight characters and more in published breaches, in lower case.
 const COMMON: &str = include_str!("common_passwords.txt");
 
+/// What is kept of somebody who signs in with the provider alone: the hash of no password.
+pub(super) const NO_PASSWORD: &str = "!";
+
 /// Whether this will do as a password of somebody called `username`.
 ///
 /// # Errors
-/// [`Error::Invalid`] for `password`.
-pub(super) fn check(username: &str, password: &str) -> Result<(), Error> {
-    let wrong = |message: String| Err(Error::invalid("password", message));
+/// [`Error::Invalid`] for `field`.
+pub(super) fn check(field: &'static str, username: &str, password: &str) -> Result<(), Error> {
+    let wrong = |message: String| Err(Error::invalid(field, message));
     if password.chars().count() < MIN_PASSWORD || password.len() > MAX_PASSWORD {
         return wrong(format!("{MIN_PASSWORD} to {MAX_PASSWORD} characters"));
     }
@@ -61,6 +64,7 @@ pub(super) async fn verify(password: String, hash: Option<String>) -> Result<boo
     if password.len() > MAX_PASSWORD {
         return Ok(false);
     }
+    let hash = hash.filter(|hash| hash != NO_PASSWORD);
     let _place = PLACES.acquire().await.map_err(Error::internal)?;
     let verified = tokio::task::spawn_blocking(move || {
         let known = hash.is_some();
@@ -124,10 +128,10 @@ mod tests {
             "aaaaaaaaaaaa",
             "anna-likes-tea",
         ] {
-            assert!(check("anna", bad).is_err(), "{bad}");
+            assert!(check("password", "anna", bad).is_err(), "{bad}");
         }
         for good in ["correct horse battery", "pröbe-Wort", "tea at nine"] {
-            assert!(check("anna", good).is_ok(), "{good}");
+            assert!(check("password", "anna", good).is_ok(), "{good}");
         }
     }
 

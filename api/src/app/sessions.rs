@@ -3,14 +3,20 @@
 use std::{net::IpAddr, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use setpoint_model::credential::{Secret, SecretHash};
+use setpoint_model::{
+    Role,
+    credential::{Secret, SecretHash},
+};
 use setpoint_store::{
     audit::NewEntry,
-    sessions::{NewSession, Session},
+    sessions::{Begun, NewSession, Session},
+    totp::SecondFactor,
+    users::User,
 };
 
 use super::{
     Actor, App, Error, Principal, passwords, policy,
+    sealing::ServerKey,
     throttle::{Throttle, network},
     tokens::new_id,
 };
@@ -24,6 +30,8 @@ const SESSION_PREFIX: &str = "sps_";
 pub struct SignIn {
     config: config::SignIn,
     failures: Throttle<Guesser>,
+    /// Seals what people sign in with and this server must know in clear.
+    pub(super) key: ServerKey,
 }
 
 /// Who may be guessing.
@@ -35,6 +43,24 @@ enum Guesser {
     Account(String),
     /// From one address, at whomever.
     Address(IpAddr),
+    /// At the second factor of one account, by who knows its password: so nobody else is locked out by it.
+    Code(String),
+}
+
+/// An attempt at guessing, which counts as failed until it is taken back.
+#[must_use]
+pub(super) struct Attempt<'a> {
+    failures: &'a Throttle<Guesser>,
+    guessers: Vec<Guesser>,
+}
+
+impl Attempt<'_> {
+    /// It was none.
+    pub(super) fn taken_back(self) {
+        for guesser in &self.guessers {
+            self.failures.succeed(guesser);
+        }
+    }
 }
 
 /// How many failures more are borne at one account from everywhere, or from one address at everybody: an attacker
@@ -42,10 +68,55 @@ enum Guesser {
 const WIDER: u32 = 10;
 
 impl SignIn {
-    /// With these limits.
-    pub fn new(config: config::SignIn) -> Self {
+    /// With these limits and this key.
+    pub fn new(config: config::SignIn, key: ServerKey) -> Self {
         let failures = Throttle::new(config.failure_window);
-        Self { config, failures }
+        Self {
+            config,
+            failures,
+            key,
+        }
+    }
+
+    /// Whether people of this role must have a second factor.
+    pub(super) fn requires_totp(&self, role: Role) -> bool {
+        self.config.require_totp_for.contains(&role)
+    }
+
+    /// Begins an attempt at an account's password.
+    ///
+    /// # Errors
+    /// [`Error::TooManyAttempts`] for a name or address with too many failures.
+    pub(super) fn attempt(&self, username: &str, address: Option<IpAddr>) -> Result<Attempt<'_>, Error> {
+        self.begin(self.guessers(username, address))
+    }
+
+    /// Begins an attempt at an account's second factor.
+    ///
+    /// # Errors
+    /// [`Error::TooManyAttempts`] for an account with too many failures.
+    pub(super) fn code_attempt(&self, username: &str) -> Result<Attempt<'_>, Error> {
+        self.begin(vec![(
+            Guesser::Code(username.to_owned()),
+            self.config.max_failures,
+        )])
+    }
+
+    fn begin(&self, guessers: Vec<(Guesser, u32)>) -> Result<Attempt<'_>, Error> {
+        let waits = guessers
+            .iter()
+            .filter_map(|(guesser, most)| self.failures.wait(guesser, *most));
+        if let Some(after) = waits.max() {
+            return Err(Error::TooManyAttempts { after });
+        }
+        let guessers: Vec<_> = guessers.into_iter().map(|(guesser, _)| guesser).collect();
+        for guesser in &guessers {
+            self.failures.fail(guesser.clone());
+        }
+        Ok(Attempt {
+            failures: &self.failures,
+            guessers,
+        })
     }
 
     fn guessers(&self, username: &str, address: Option<IpAddr>) -> Vec<(Guesser, u32)> {
@@ -80,25 +151,22 @@ impl App {
     /// A wrong password and an unknown name get the same answer after the same time.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`]; [`Error::TooManyAttempts`] for a name or address with too many failures.
+    /// [`Error::Unauthenticated`]; [`Error::TotpRequired`] and [`Error::TotpInvalid`] for who has the right password and a
+    /// second factor; [`Error::TooManyAttempts`] for a name or address with too many failures.
     pub async fn sign_in(
         &self,
         username: &str,
         password: String,
+        code: Option<&str>,
         address: Option<IpAddr>,
     ) -> Result<(Actor, Secret), Error> {
         let username = username.trim().to_lowercase();
-        let guessers = self.people.guessers(&username, address);
-        let waits = guessers
-            .iter()
-            .filter_map(|(guesser, most)| self.people.failures.wait(guesser, *most));
-        if let Some(after) = waits.max() {
-            self.sign_in_refused(&username, address, "too many attempts");
-            return Err(Error::TooManyAttempts { after });
-        }
-        for (guesser, _) in &guessers {
-            self.people.failures.fail(guesser.clone());
-        }
+        let refused = |why: &'static str, error: Error| {
+            self.sign_in_refused(&username, address, why);
+            error
+        };
+        let attempt = self.people.attempt(&username, address);
+        let attempt = attempt.map_err(|error| refused("too many attempts", error))?;
         let user = if username.contains('\0') {
             None
         } else {
@@ -107,9 +175,41 @@ impl App {
         let hash = user.as_ref().map(|user| user.password_hash.clone());
         let right = passwords::verify(password, hash).await?;
         let Some(user) = user.filter(|_| right) else {
-            self.sign_in_refused(&username, address, "wrong user name or password");
-            return Err(Error::Unauthenticated);
+            return Err(refused("wrong user name or password", Error::Unauthenticated));
         };
+        if user.disabled_at.is_some() {
+            return Err(refused("the account is disabled", Error::Unauthenticated));
+        }
+        if !user.totp {
+            let signed_in = self.begin_session(&user, None, address).await?;
+            attempt.taken_back();
+            return Ok(signed_in);
+        }
+        let Some(code) = code.filter(|code| !code.trim().is_empty()) else {
+            attempt.taken_back();
+            return Err(refused("a code is needed", Error::TotpRequired));
+        };
+        let code_attempt = self.people.code_attempt(&username);
+        let code_attempt = code_attempt.map_err(|error| refused("too many wrong codes", error))?;
+        let factor = self.factor(user.id, code).await?;
+        let factor = factor.ok_or_else(|| refused("wrong code", Error::TotpInvalid))?;
+        let begun = self.begin_session(&user, Some(factor), address).await;
+        let signed_in = begun.map_err(|error| match error {
+            Error::TotpInvalid => refused("the code was used before", error),
+            error => error,
+        })?;
+        attempt.taken_back();
+        code_attempt.taken_back();
+        Ok(signed_in)
+    }
+
+    /// Begins the session of a person who has proved who they are.
+    async fn begin_session(
+        &self,
+        user: &User,
+        factor: Option<SecondFactor>,
+        address: Option<IpAddr>,
+    ) -> Result<(Actor, Secret), Error> {
         let secret = Secret::generate(SESSION_PREFIX).map_err(Error::internal)?;
         let now = self.clock.now();
         let session = NewSession {
@@ -126,23 +226,36 @@ impl App {
                 session: session.id,
             },
             role: user.role,
-            scopes: policy::scopes(user.role),
+            scopes: self.scopes(user.role, factor.is_some()),
             address,
         };
-        let entry = self.entry(&actor, "session.begin", format!("user:{username}"));
-        if !self
+        let by = match factor {
+            None => "password",
+            Some(SecondFactor::Step(_)) => "password and code",
+            Some(SecondFactor::Recovery(_)) => "password and recovery code",
+        };
+        let entry = self
+            .entry(&actor, "session.begin", format!("user:{}", user.username))
+            .after(serde_json::json!({"by": by}));
+        let begun = self
             .store
-            .insert_session(&session, &user.password_hash, &entry)
-            .await?
-        {
-            // The password was changed, or the person removed, meanwhile.
-            return Err(Error::Unauthenticated);
+            .insert_session(&session, &user.password_hash, factor, &entry);
+        match begun.await? {
+            Begun::Done => {}
+            Begun::Used => return Err(Error::TotpInvalid),
+            Begun::Changed => return Err(Error::Unauthenticated),
         }
-        for (guesser, _) in &guessers {
-            self.people.failures.succeed(guesser);
-        }
-        tracing::info!(user = user.username, session = %session.id, "signed in");
+        tracing::info!(user = user.username, session = %session.id, by, "signed in");
         Ok((actor, secret))
+    }
+
+    /// What a person may do: nothing but enrol, while they lack a second factor that their role must have.
+    fn scopes(&self, role: Role, totp: bool) -> Vec<setpoint_model::Scope> {
+        if self.people.requires_totp(role) && !totp {
+            Vec::new()
+        } else {
+            policy::scopes(role)
+        }
     }
 
     fn sign_in_refused(&self, username: &str, address: Option<IpAddr>, why: &str) {
@@ -174,7 +287,7 @@ impl App {
                 session: session.id,
             },
             role: session.role,
-            scopes: policy::scopes(session.role),
+            scopes: self.scopes(session.role, session.totp),
             address: None,
         })
     }
@@ -189,15 +302,6 @@ impl App {
             .session(&SecretHash::of(presented), idle_since, begun_since, now)
             .await?
             .ok_or(Error::Unauthenticated)
-    }
-
-    /// The name of the person behind an actor, if there is one.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn username(&self, actor: &Actor) -> Result<Option<String>, Error> {
-        let Some(id) = actor.user() else { return Ok(None) };
-        Ok(self.store.user(id).await?.map(|user| user.username))
     }
 
     /// Ends the actor's session, or all of that person.

@@ -34,6 +34,8 @@ pub struct UserPatch {
     pub role: Option<Role>,
     /// Another e-mail address, or none.
     pub email: Option<Option<String>>,
+    /// Whether they may not sign in.
+    pub disabled: Option<bool>,
 }
 
 impl App {
@@ -65,7 +67,8 @@ impl App {
         find(&self.store, username).await
     }
 
-    /// Changes a person. Another password ends their sessions; a lesser role holds for their tokens at once.
+    /// Changes a person. Another password ends their sessions; a lesser role holds for their tokens at once; disabling ends
+    /// both.
     ///
     /// # Errors
     /// [`Error::Forbidden`] without `admin`, [`Error::NotFound`], [`Error::Invalid`]; [`Error::Conflict`] with
@@ -74,7 +77,7 @@ impl App {
         self.authorize_all(actor, Action::ManageUsers)?;
         let before = find(&self.store, username).await?;
         let after = patch_user(&self.store, &*self.clock, actor, before.clone(), patch).await?;
-        if after.role != before.role {
+        if after.role != before.role || after.disabled_at != before.disabled_at {
             self.end_tokens_of(after.id).await?;
         }
         Ok(after)
@@ -130,7 +133,7 @@ pub async fn create_user(
         return Err(Error::invalid("username", "1 to 64 letters, digits or . _ - @ +"));
     }
     let email = new.email.map(email).transpose()?;
-    passwords::check(&username, &new.password)?;
+    passwords::check("password", &username, &new.password)?;
     let password_hash = passwords::hash(new.password).await?;
     let now = clock.now();
     let user = User {
@@ -141,6 +144,8 @@ pub async fn create_user(
         password_hash,
         created_at: now,
         updated_at: now,
+        disabled_at: None,
+        totp: false,
     };
     let entry = audit::entry(actor, "user.create", object(&user), now).after(shown(&user));
     if store.insert_user(&user, &entry).await? {
@@ -174,7 +179,7 @@ pub async fn set_password(
     patch_user(store, clock, actor, user, patch).await.map(drop)
 }
 
-async fn patch_user(
+pub(super) async fn patch_user(
     store: &Store,
     clock: &dyn Clock,
     actor: &Actor,
@@ -191,9 +196,12 @@ async fn patch_user(
     if let Some(address) = patch.email {
         after.email = address.map(email).transpose()?;
     }
+    if let Some(disabled) = patch.disabled {
+        after.disabled_at = disabled.then(|| before.disabled_at.unwrap_or(after.updated_at));
+    }
     let password_changed = patch.password.is_some();
     if let Some(password) = patch.password {
-        passwords::check(&after.username, &password)?;
+        passwords::check("password", &after.username, &password)?;
         after.password_hash = passwords::hash(password).await?;
     }
     let mut told = shown(&after);
@@ -249,5 +257,7 @@ fn object(user: &User) -> String {
 
 /// What the audit log keeps of a person.
 fn shown(user: &User) -> Value {
-    json!({"username": user.username, "role": user.role, "email": user.email})
+    json!({
+        "username": user.username, "role": user.role, "email": user.email, "disabled": user.disabled_at.is_some(),
+    })
 }

@@ -67,7 +67,7 @@ enum Command {
     /// Brings the database up to date and ends; serve does so by itself.
     #[command(after_help = "Example:\n  setpoint migrate --set database.url=postgres://setpoint@db/setpoint")]
     Migrate,
-    /// Adds people and changes their passwords.
+    /// Adds people, changes their passwords and ends their second factor.
     User(people::Args),
     /// Makes API tokens.
     Token(tokens::Args),

@@ -1,22 +1,24 @@
 //! `setpoint user`.
 
 use clap::Subcommand;
-use setpoint_model::{Role, SystemClock};
+use setpoint_model::{Clock, Role, SystemClock};
 
 use super::{Failure, close, database, output};
 use crate::{
     app::{
         Actor,
+        totp::reset_totp,
         users::{self, NewUser},
     },
     config::Config,
 };
 
-/// Adds people and changes their passwords. The password is read from stdin.
+/// Adds people, changes their passwords and ends their second factor. A password is read from stdin.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     setpoint user add anna --role operator\n  \
-    echo \"$PASSWORD\" | setpoint user passwd anna")]
+    echo \"$PASSWORD\" | setpoint user passwd anna\n  \
+    setpoint user reset-totp anna")]
 pub(super) struct Args {
     #[command(subcommand)]
     what: What,
@@ -40,11 +42,19 @@ enum What {
         /// Their name.
         username: String,
     },
+    /// Ends the second factor of a person who lost it.
+    ResetTotp {
+        /// Their name.
+        username: String,
+    },
 }
 
 impl Args {
     pub(super) async fn run(self, config: Config) -> Result<(), Failure> {
-        let password = output::read_secret("Password")?;
+        let password = match &self.what {
+            What::Add { .. } | What::Passwd { .. } => output::read_secret("Password")?,
+            What::ResetTotp { .. } => String::new(),
+        };
         let (store, embedded) = database(&config).await?;
         let actor = Actor::system("terminal");
         let done = match self.what {
@@ -65,6 +75,10 @@ impl Args {
             What::Passwd { username } => {
                 let done = users::set_password(&store, &SystemClock, &actor, &username, password).await;
                 done.map(|()| format!("changed the password of {username}"))
+            }
+            What::ResetTotp { username } => {
+                let done = reset_totp(&store, SystemClock.now(), &actor, &username).await;
+                done.map(|()| format!("{username} signs in without a second factor now"))
             }
         };
         close(store, embedded).await;

@@ -1,10 +1,17 @@
 //! `[sign_in]`, `[claiming]`, `[factory]` and `[audit]`.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
+use setpoint_model::Role;
 
 use super::{error::Invalid, units};
+
+/// The name of the server's key in the data directory.
+const KEY_FILE: &str = "server-key";
 
 /// How people sign in.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,6 +28,10 @@ pub struct SignIn {
     /// That window.
     #[serde(deserialize_with = "units::duration")]
     pub failure_window: Duration,
+    /// The roles whose people must have a second factor.
+    pub require_totp_for: Vec<Role>,
+    /// The file of the server's key; in the data directory without it.
+    pub key_file: Option<PathBuf>,
 }
 
 /// How devices are claimed.
@@ -70,6 +81,12 @@ pub struct Audit {
 }
 
 impl SignIn {
+    /// The file of the server's key.
+    pub fn key_file(&self, data_dir: &Path) -> PathBuf {
+        let made = || data_dir.join(KEY_FILE);
+        self.key_file.clone().unwrap_or_else(made)
+    }
+
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         minutes("sign_in.session_idle", self.session_idle)?;
         minutes("sign_in.session_lifetime", self.session_lifetime)?;

@@ -92,12 +92,14 @@ struct Pairs {
 }
 
 impl Pairs {
-    /// A value stays text unless its default is a number or a boolean: a password of digits is no number.
+    /// A value stays text unless its default is a number, a boolean or a list: a password of digits is no number.
     fn new(name: &'static str, pairs: impl Iterator<Item = (String, String)>, defaults: &Figment) -> Self {
         let mut values = Dict::new();
         for (key, text) in pairs {
             let value = match defaults.find_value(&key) {
-                Ok(Value::Num(..) | Value::Bool(..)) => text.parse().unwrap_or_else(|_| Value::from(text)),
+                Ok(Value::Num(..) | Value::Bool(..) | Value::Array(..)) => {
+                    text.parse().unwrap_or_else(|_| Value::from(text))
+                }
                 _ => Value::from(text),
             };
             let levels: Vec<&str> = key.split('.').collect();

@@ -1,5 +1,7 @@
 use std::{fs, net::SocketAddr, path::Path, time::Duration};
 
+use setpoint_model::Role;
+
 use super::{Config, LogFormat, Sources};
 
 fn environment(pairs: &[(&str, &str)]) -> Sources {
@@ -73,8 +75,10 @@ fn values_of_the_environment_take_the_type_of_their_key() {
         ("SETPOINT_MQTT__SHARDS", "8"),
         ("SETPOINT_ALLOW_PLAINTEXT", "true"),
         ("SETPOINT_LOG__FORMAT", "json"),
+        ("SETPOINT_SIGN_IN__REQUIRE_TOTP_FOR", "[\"admin\", \"operator\"]"),
     ]))
     .unwrap();
+    assert_eq!(config.sign_in.require_totp_for, [Role::Admin, Role::Operator]);
     assert_eq!(config.data_dir, Path::new("12"));
     assert_eq!(config.admin.password.as_deref(), Some("1234567890"));
     assert_eq!(config.mqtt.shards, 8);
@@ -125,6 +129,11 @@ fn what_is_wrong_is_told_in_one_line_that_names_key_and_source() {
         ),
         ("SETPOINT_HTTP__MAX_BODY", "big", "http.max_body: a size such as"),
         ("SETPOINT_LOG__FORMAT", "xml", "log.format: "),
+        (
+            "SETPOINT_SIGN_IN__REQUIRE_TOTP_FOR",
+            "[\"king\"]",
+            "sign_in.require_totp_for",
+        ),
         (
             "SETPOINT_MQTT__TLS__CERT",
             "a.pem",

@@ -32,6 +32,7 @@ mod stall;
 mod telemetry;
 mod timeline;
 mod tokens;
+mod totp;
 mod users;
 pub mod websocket;
 
@@ -127,6 +128,7 @@ fn api() -> OpenApiRouter<Context> {
         .merge(telemetry::routes())
         .merge(timeline::routes())
         .merge(tokens::routes())
+        .merge(totp::routes())
         .merge(users::routes());
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .nest(BASE, nouns)

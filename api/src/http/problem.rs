@@ -97,6 +97,8 @@ impl From<app::Error> for Problem {
             Error::Unauthenticated | Error::Stolen => {
                 Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
             }
+            Error::TotpRequired => Self::new(StatusCode::UNAUTHORIZED, "totp_required", detail),
+            Error::TotpInvalid => Self::new(StatusCode::UNAUTHORIZED, "totp_invalid", detail),
             Error::TooManyAttempts { after } => Self {
                 retry_after: u32::try_from(after.as_secs().saturating_add(1))
                     .ok()

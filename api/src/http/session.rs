@@ -5,6 +5,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use setpoint_model::{Role, Scope};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -15,10 +16,12 @@ use super::{
     client::Client,
     cookie,
 };
-use crate::app::{Actor, App, Error, Principal};
+use crate::app::{Actor, App, Error, Principal, account::Account};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
-    OpenApiRouter::new().routes(routes!(sign_in, who, sign_out))
+    OpenApiRouter::new()
+        .routes(routes!(sign_in, who, change, sign_out))
+        .routes(routes!(change_password))
 }
 
 /// Who signs in.
@@ -30,6 +33,43 @@ struct SignIn {
     username: String,
     /// Their password.
     password: String,
+    /// Where they have a second factor: the six digits that their authenticator shows, or a recovery code.
+    #[schema(example = "123456")]
+    code: Option<String>,
+}
+
+/// What to change of one's own account.
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct AccountPatch {
+    /// Another e-mail address; null for none.
+    #[schema(example = "anna@example.org")]
+    #[serde(deserialize_with = "Option::deserialize")]
+    email: Option<String>,
+}
+
+/// One's own password, and another.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct NewPassword {
+    /// The one they have.
+    current: String,
+    /// The one they will have: at least 8 characters, and none of the commonest.
+    #[schema(min_length = 8)]
+    new: String,
+}
+
+/// A second factor.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+struct Totp {
+    /// Whether signing in asks for a code.
+    enabled: bool,
+    /// Since when.
+    since: Option<DateTime<Utc>>,
+    /// How many recovery codes are left.
+    recovery_codes: i64,
+    /// Whether their role must have one: without it they may enrol, and nothing else.
+    required: bool,
 }
 
 /// Who is signed in.
@@ -42,6 +82,11 @@ struct Session {
     role: Role,
     /// What they may do.
     scopes: Vec<Scope>,
+    /// Their e-mail address; null for an API token.
+    #[schema(example = "anna@example.org")]
+    email: Option<String>,
+    /// Their second factor; null for an API token.
+    totp: Option<Totp>,
     /// To be sent back as `X-CSRF-Token` with everything but GET; only for a session.
     #[serde(skip_serializing_if = "Option::is_none")]
     csrf_token: Option<String>,
@@ -80,7 +125,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Sender {
     post, path = "/session", tag = "people", security(()), request_body = SignIn,
     responses(
         (status = 200, description = "Signed in", body = Session),
-        (status = 401, description = "Wrong name or password", body = Problem, content_type = "application/problem+json"),
+        (status = 401, description = "Wrong name or password; `totp_required`: right, but a `code` is needed as well; \
+         `totp_invalid`: that is wrong or was used before", body = Problem, content_type = "application/problem+json"),
         (status = 429, description = "Too many failures; see Retry-After", body = Problem,
          content_type = "application/problem+json"),
     )
@@ -92,12 +138,15 @@ async fn sign_in(
 ) -> Result<Response, Problem> {
     check_site(&sender.headers)?;
     let (actor, secret) = app
-        .sign_in(&who.username, who.password, sender.client.address)
+        .sign_in(
+            &who.username,
+            who.password,
+            who.code.as_deref(),
+            sender.client.address,
+        )
         .await?;
-    let session = Session {
-        csrf_token: Some(csrf_token(secret.reveal())),
-        ..session(actor)
-    };
+    let csrf_token = csrf_token(secret.reveal());
+    let session = session(app.account(&actor).await?, actor, Some(csrf_token));
     let cookie = cookie::set(secret.reveal(), sender.client.secure);
     let cookie = cookie.ok_or_else(|| Problem::from(Error::Unauthenticated))?;
     Ok(([(header::SET_COOKIE, cookie)], Json(session)).into_response())
@@ -109,16 +158,46 @@ async fn sign_in(
     responses((status = 200, description = "Who it is", body = Session))
 )]
 async fn who(State(app): State<App>, actor: Actor, sender: Sender) -> Result<Json<Session>, Problem> {
-    let csrf_token = match &actor.principal {
-        Principal::User { .. } => cookie::read(&sender.headers).map(csrf_token),
-        _ => None,
-    };
-    let username = app.username(&actor).await?;
-    Ok(Json(Session {
-        csrf_token,
-        username,
-        ..session(actor)
-    }))
+    Ok(Json(shown(&app, actor, &sender.headers).await?))
+}
+
+/// Changes one's own e-mail address.
+#[utoipa::path(
+    patch, path = "/session", tag = "people", security(("session" = [])), request_body = AccountPatch,
+    responses(
+        (status = 200, description = "Who it is", body = Session),
+        (status = 422, description = "A field is not valid", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+async fn change(
+    State(app): State<App>,
+    actor: Actor,
+    sender: Sender,
+    Json(patch): Json<AccountPatch>,
+) -> Result<Json<Session>, Problem> {
+    app.change_email(&actor, patch.email).await?;
+    Ok(Json(shown(&app, actor, &sender.headers).await?))
+}
+
+/// Changes one's own password. One's other sessions end; API tokens stay.
+#[utoipa::path(
+    post, path = "/session/password", tag = "people", security(("session" = [])), request_body = NewPassword,
+    responses(
+        (status = 204, description = "Changed"),
+        (status = 422, description = "`current` is wrong, or `new` won't do", body = Problem,
+         content_type = "application/problem+json"),
+        (status = 429, description = "Too many failures; see Retry-After", body = Problem,
+         content_type = "application/problem+json"),
+    )
+)]
+async fn change_password(
+    State(app): State<App>,
+    actor: Actor,
+    Json(password): Json<NewPassword>,
+) -> Result<StatusCode, Problem> {
+    app.change_password(&actor, password.current, password.new)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Signs out.
@@ -145,15 +224,26 @@ async fn sign_out(
     Ok(response)
 }
 
-fn session(actor: Actor) -> Session {
-    let username = match actor.principal {
-        Principal::User { name, .. } => Some(name),
+async fn shown(app: &App, actor: Actor, headers: &HeaderMap) -> Result<Session, Problem> {
+    let csrf_token = match &actor.principal {
+        Principal::User { .. } => cookie::read(headers).map(csrf_token),
         _ => None,
     };
+    Ok(session(app.account(&actor).await?, actor, csrf_token))
+}
+
+fn session(account: Account, actor: Actor, csrf_token: Option<String>) -> Session {
     Session {
-        username,
+        username: account.username,
         role: actor.role,
         scopes: actor.scopes,
-        csrf_token: None,
+        email: account.email,
+        totp: account.totp.map(|totp| Totp {
+            enabled: totp.since.is_some(),
+            since: totp.since,
+            recovery_codes: totp.recovery_codes,
+            required: totp.required,
+        }),
+        csrf_token,
     }
 }

@@ -53,6 +53,8 @@ struct Patch {
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     email: Option<Option<String>>,
+    /// Whether they may not sign in: their sessions end, and their tokens hold no longer until this is taken back.
+    disabled: Option<bool>,
 }
 
 /// A field that is there, null or not.
@@ -73,6 +75,10 @@ struct Body {
     role: Role,
     /// Their e-mail address.
     email: Option<String>,
+    /// Whether they may not sign in.
+    disabled: bool,
+    /// Whether signing in asks them for a code of a second factor.
+    totp: bool,
     /// When they were added.
     created_at: DateTime<Utc>,
     /// When they were last changed.
@@ -86,6 +92,8 @@ impl From<User> for Body {
             username: user.username,
             role: user.role,
             email: user.email,
+            disabled: user.disabled_at.is_some(),
+            totp: user.totp,
             created_at: user.created_at,
             updated_at: user.updated_at,
         }
@@ -162,7 +170,7 @@ async fn read(
     Ok(Json(app.user(&actor, &username).await?.into()))
 }
 
-/// Changes a person: their password, role or e-mail address.
+/// Changes a person: their password, role or e-mail address, and whether they may sign in.
 #[utoipa::path(
     patch, path = "/users/{username}", tag = "people", security(("bearer" = ["admin"])), request_body = Patch,
     params(("username" = String, Path, description = "Their name", example = "anna")),
@@ -184,6 +192,7 @@ async fn patch(
         password: patch.password,
         role: patch.role.as_deref().map(role).transpose()?,
         email: patch.email,
+        disabled: patch.disabled,
     };
     Ok(Json(app.patch_user(&actor, &username, patch).await?.into()))
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use setpoint_broker::transport::tls;
 use setpoint_store::{InvalidUrl, OpenError, embedded};
 
-use crate::app::first_start::FirstStartError;
+use crate::app::{first_start::FirstStartError, sealing::KeyError};
 
 /// Why a server didn't start, in one line for the person at the terminal.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +46,9 @@ pub enum StartError {
     /// The administrator can't be made.
     #[error("{}", chain(.0))]
     FirstStart(#[from] FirstStartError),
+    /// The server's key can't be used.
+    #[error("sign_in.key_file: {0}")]
+    Key(#[from] KeyError),
     /// The broker doesn't start.
     #[error("{0}")]
     Broker(#[from] setpoint_broker::Error),
@@ -59,7 +62,7 @@ impl StartError {
     pub fn is_configuration(&self) -> bool {
         matches!(
             self,
-            Self::Listen { .. } | Self::DataDir { .. } | Self::Tls(_) | Self::Url(_)
+            Self::Listen { .. } | Self::DataDir { .. } | Self::Tls(_) | Self::Url(_) | Self::Key(_)
         )
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         claims::Claiming,
         credentials::Credentials,
         factory::Factory,
+        sealing::ServerKey,
         sessions::SignIn,
         settings::{Acknowledgement, Engine},
         telemetry::Batch,
@@ -39,6 +40,7 @@ pub(super) fn app(
     store: Store,
     broker: Handle,
     clock: Arc<dyn Clock>,
+    key: ServerKey,
     registry: &mut Registry,
 ) -> (App, Queues) {
     let (settings, acknowledgements) = Engine::new(&config.settings, registry);
@@ -63,7 +65,7 @@ pub(super) fn app(
         hints: Hints::default(),
         tokens: Tokens::default(),
         credentials: Credentials::default(),
-        people: SignIn::new(config.sign_in.clone()),
+        people: SignIn::new(config.sign_in.clone(), key),
         claiming: Claiming::new(config.claiming.clone()),
         factory: Factory::new(config.factory.clone()),
         audit,

@@ -49,10 +49,24 @@ function on(form, act) {
   });
 }
 
+// Asks for a code as well, or no longer.
+function secondFactor(fields, wanted) {
+  element("second-factor").hidden = !wanted;
+  fields.totp.value = "";
+}
+
 on("sign-in", async (fields) => {
   const who = { username: fields.username.value, password: fields.password.value };
+  if (fields.totp.value) who.code = fields.totp.value;
   const answer = await ask("POST", "/api/v1/session", who);
+  const lacking = answer.status === 401 && answer.value.code;
+  if (lacking === "totp_required" || lacking === "totp_invalid") {
+    secondFactor(fields, true);
+    show("sign-in", lacking === "totp_required" ? "Enter a code as well." : problem(answer));
+    return fields.totp.focus();
+  }
   fields.password.value = "";
+  secondFactor(fields, false);
   if (answer.status === 200) signedIn(answer.value);
   else show("sign-in", answer.status === 401 ? "Wrong user name or password." : problem(answer));
 });
