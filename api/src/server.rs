@@ -141,8 +141,19 @@ impl Server {
         // First, as it is what fails most often, and clients that come meanwhile wait rather than are refused.
         let listeners = Listeners::bind(&config)?;
         let certificates = certificates(&config)?;
+        let key = ServerKey::load(&config.sign_in.key_file(&data_dir))?;
         let (store, embedded) = open_database(&config).await?;
-        match Self::compose(config, clock, data_dir, listeners, certificates, store.clone()).await {
+        match Self::compose(
+            config,
+            clock,
+            data_dir,
+            listeners,
+            certificates,
+            key,
+            store.clone(),
+        )
+        .await
+        {
             Ok(server) => Ok(Self { embedded, ..server }),
             Err(error) => {
                 store.close().await;
@@ -160,10 +171,10 @@ impl Server {
         data_dir: PathBuf,
         listeners: Listeners,
         certificates: Option<Arc<Certificates>>,
+        key: ServerKey,
         store: Store,
     ) -> Result<Self, StartError> {
         let first_start = first_start(&store, &*clock, &data_dir, config.admin.password.as_deref()).await?;
-        let key = ServerKey::load(&config.sign_in.key_file(&data_dir))?;
         let addresses = listeners.addresses(&config);
         let mut registry = Registry::default();
         let tasks = Tasks::new(registry.sub_registry_with_prefix(PREFIX));
