@@ -221,6 +221,7 @@ async fn a_key_file_that_is_no_key_is_refused() {
     let home = tempfile::tempdir().unwrap();
     let key = home.path().join("key");
     std::fs::write(&key, "not a key").unwrap();
-    let told = refusal(options().env("SETPOINT_SIGN_IN__KEY_FILE", key.to_str().unwrap())).await;
+    let options = options().env("SETPOINT_LOG__LEVEL", "error");
+    let told = refusal(options.env("SETPOINT_SIGN_IN__KEY_FILE", key.to_str().unwrap())).await;
     assert!(told.contains("sign_in.key_file: "), "{told}");
 }

@@ -11,7 +11,6 @@ use crate::sessions::{PASSWORD, Person, person, sign_in};
 /// An authenticator and the recovery codes, as a person has them after they enrolled.
 pub(crate) struct Factor {
     authenticator: Totp,
-    pub(crate) secret: String,
     pub(crate) recovery_codes: Vec<String>,
     /// The moment that codes are counted from.
     since: DateTime<Utc>,
@@ -24,12 +23,10 @@ impl Factor {
         let enrolment = answer.expect(200);
         assert_eq!(answer.header("cache-control"), "no-store");
         let authenticator = Totp::from_url(enrolment["otpauth_url"].as_str().unwrap()).unwrap();
-        let secret = enrolment["secret"].as_str().unwrap().to_owned();
-        assert_eq!(authenticator.secret().to_base32(), secret);
+        assert_eq!(enrolment["secret"], authenticator.secret().to_base32());
         assert!(enrolment["qr_svg"].as_str().unwrap().contains("<svg"));
         let mut factor = Self {
             authenticator,
-            secret,
             recovery_codes: Vec::new(),
             since: SystemClock.now(),
         };
