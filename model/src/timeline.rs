@@ -113,6 +113,22 @@ kinds! {
         /// By which way: `rest`, `mqtt`, `schedule`.
         source: String,
     } = "settings_changed",
+    /// A layer changed under it, but its settings could not follow: they stay as they are.
+    SettingsWithheld {
+        /// Who changed the layer.
+        actor: String,
+        /// By which way: `group`, `model`.
+        source: String,
+        /// Why, for people.
+        reason: String,
+    } = "settings_withheld",
+    /// It has not answered a version of its settings within the time that its model is expected to.
+    SettingsPending {
+        /// The version.
+        version: i64,
+        /// What it waits for: a plain sentence.
+        verdict: String,
+    } = "settings_pending",
     /// It runs a version of its settings.
     SettingsApplied {
         /// The version.

@@ -12,6 +12,7 @@ pub mod devices;
 pub mod embedded;
 mod error;
 pub mod factory;
+pub mod groups;
 pub mod models;
 pub mod owners;
 pub mod presence;

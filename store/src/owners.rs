@@ -224,8 +224,8 @@ impl UnsettledDevice {
     /// # Errors
     /// When the database fails.
     pub async fn register(&mut self, claim: Uuid, user: Uuid, at: DateTime<Utc>) -> Result<bool> {
-        register(&mut self.transaction, self.id, user, at).await?;
-        approve(&mut self.transaction, claim, self.id, user).await
+        register(&mut self.locked.transaction, self.id, user, at).await?;
+        approve(&mut self.locked.transaction, claim, self.id, user).await
     }
 
     /// Adds an entry to the audit log that stands and falls with the device.
@@ -233,7 +233,7 @@ impl UnsettledDevice {
     /// # Errors
     /// When the database fails.
     pub async fn audit(&mut self, entry: &NewEntry) -> Result<()> {
-        audit::write(&mut self.transaction, entry).await
+        audit::write(&mut self.locked.transaction, entry).await
     }
 
     /// Marks it as stolen since `at`: a new generation of a device that was.
@@ -242,7 +242,7 @@ impl UnsettledDevice {
     /// When the database fails.
     pub async fn set_stolen(&mut self, at: Option<DateTime<Utc>>) -> Result<()> {
         sqlx::query!("UPDATE devices SET stolen_at = $2 WHERE id = $1", self.id.0, at)
-            .execute(&mut *self.transaction)
+            .execute(&mut *self.locked.transaction)
             .await?;
         Ok(())
     }

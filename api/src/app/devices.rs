@@ -4,14 +4,11 @@ use setpoint_model::{
     Serial,
     credential::{DEVICE_TOKEN_PREFIX, Secret},
     device::{Description, NewDevice},
-    settings::{
-        Document, KeyErrors, Layer, Limits, Patch, Schema, Source, Status, diff::diff, document,
-        layers::effective,
-    },
+    settings::{Document, KeyErrors, Limits, Patch, Schema, Source, Status, diff::diff, document},
 };
 use setpoint_store::{
     self as store,
-    devices::{Device, DeviceFilter, DeviceSort, FirstSettings, Position},
+    devices::{Device, DeviceFilter, DeviceSort, FirstSettings, Position, UnsettledDevice},
 };
 
 use super::{
@@ -52,7 +49,7 @@ impl App {
             .await
             .map_err(|error| refused(error, &new.serial))?;
         let (id, settings_version) = (device.id, device.first_version);
-        let first = first_settings(&schema, settings_version, at);
+        let first = self.first_settings(&mut device, &schema, at).await?;
         let entry = self.entry(actor, Action::CreateDevice.name(), object(&new.serial));
         device.audit(&entry.after(shown(&new.description))).await?;
         device
@@ -133,12 +130,19 @@ impl App {
             self.authorize_all(actor, Action::ClassifyDevice)?;
         }
         let mut locked = self.store.lock_settings(&[serial.as_str()]).await?;
-        let settings = locked.device(serial).cloned().ok_or(NOT_FOUND)?;
-        let id = settings.device_id;
+        let id = locked.device(serial).ok_or(NOT_FOUND)?.device_id;
         let before = locked.description(id).await?.ok_or(NOT_FOUND)?;
         let after = before
             .patched(&patch)
             .map_err(|errors| Error::Invalid { errors })?;
+        // Before anything is computed: who the groups mean follows from the new tags.
+        if after != before {
+            self.write_description(&mut locked, id, &after).await?;
+        }
+        if after.tags != before.tags {
+            locked.join_groups(id, &after.tags).await?;
+        }
+        let settings = locked.device(serial).cloned().ok_or(NOT_FOUND)?;
         let mut changed = None;
         if after.model != before.model {
             let model = locked.model(&after.model).await?.ok_or_else(unknown_model)?;
@@ -147,10 +151,14 @@ impl App {
                 .check(settings.overrides.clone())
                 .map_err(|errors| misfit(&errors))?;
             let write = self.write_change(&mut locked, settings, overrides, &schema, actor, Source::Model);
-            changed = Some(write.await?);
-        }
-        if after != before {
-            self.write_description(&mut locked, id, &after).await?;
+            changed = Some((write.await?, Source::Model));
+        } else if after.tags != before.tags && settings.layered {
+            let schema = self
+                .schema_of(&mut locked, &settings.model, settings.model_version)
+                .await?;
+            let overrides = settings.overrides.clone();
+            let write = self.write_change(&mut locked, settings, overrides, &schema, actor, Source::Group);
+            changed = Some((write.await?, Source::Group));
         }
         let was_stolen = locked.registration(id).await?.stolen;
         let stolen = stolen.filter(|stolen| *stolen != was_stolen);
@@ -172,8 +180,8 @@ impl App {
                 .await?;
         }
         locked.commit().await?;
-        if let Some(changed) = &changed {
-            self.settings_changed(changed, Source::Model).await;
+        if let Some((changed, source)) = &changed {
+            self.settings_changed(changed, *source).await;
         }
         if let Some(stolen) = stolen {
             self.end_credential(serial).await;
@@ -207,6 +215,26 @@ impl App {
         Ok(())
     }
 
+    /// The first settings of a device that is being made: what its model and the groups it belongs to say.
+    pub(super) async fn first_settings(
+        &self,
+        device: &mut UnsettledDevice,
+        schema: &Schema,
+        at: chrono::DateTime<chrono::Utc>,
+    ) -> Result<FirstSettings, Error> {
+        let (id, version) = (device.id, device.first_version);
+        let layered = device.is_layered().then_some(id);
+        let layers = self.layers(device.locked(), layered.as_slice()).await?;
+        let effective = layers.effective(id, schema, &Document::new());
+        let diff = diff(&Document::new(), &effective.document);
+        Ok(FirstSettings {
+            status: Status::default().changed(&diff, version, at),
+            document: effective.document,
+            origins: effective.origins,
+            diff,
+        })
+    }
+
     async fn write_description(
         &self,
         locked: &mut store::settings::LockedSettings,
@@ -227,21 +255,6 @@ fn shown(description: &Description) -> serde_json::Value {
         "name": description.name, "model": description.model, "tags": description.tags,
         "time_zone": description.time_zone.name(), "location": description.location,
     })
-}
-
-pub(super) fn first_settings(
-    schema: &Schema,
-    version: i64,
-    at: chrono::DateTime<chrono::Utc>,
-) -> FirstSettings {
-    let effective = effective([Layer::model(schema)]);
-    let diff = diff(&Document::new(), &effective.document);
-    FirstSettings {
-        status: Status::default().changed(&diff, version, at),
-        document: effective.document,
-        origins: effective.origins,
-        diff,
-    }
 }
 
 fn refused(error: store::Error, serial: &Serial) -> Error {

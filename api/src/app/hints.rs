@@ -23,6 +23,8 @@ pub struct Hints {
     pub settings: Hint,
     /// Imports of factory serials whose lines are all there.
     pub factory: Hint,
+    /// A layer changed under devices: `tasks::settings_layers` finds which in the database.
+    pub layers: Hint,
 }
 
 /// One task's hint: a bounded set of device ids and a bell.

@@ -10,7 +10,7 @@ use setpoint_store::{self as store, owners::Owner};
 
 use super::{
     Actor, App, Error,
-    devices::{NOT_FOUND, first_settings},
+    devices::NOT_FOUND,
     policy::{Action, Reach},
     users::find,
 };
@@ -111,7 +111,7 @@ impl App {
         let entry = self.entry(actor, Action::Unregister.name(), object(serial));
         next.audit(&entry.before(json!({"registrant": registration.registrant})))
             .await?;
-        let first = first_settings(&schema, next.first_version, at);
+        let first = self.first_settings(&mut next, &schema, at).await?;
         next.commit(&first, None, &actor.label()).await?;
 
         self.credentials.revoke(serial);

@@ -117,6 +117,8 @@ fn is_refusal(kind: Kind) -> bool {
         | Kind::SettingsChanged
         | Kind::SettingsApplied
         | Kind::SettingsRefused
+        | Kind::SettingsWithheld
+        | Kind::SettingsPending
         | Kind::CommandResult
         | Kind::FirmwareStatus => false,
     }

@@ -18,6 +18,11 @@ pub struct Settings {
     /// How often the publisher looks without a hint.
     #[serde(deserialize_with = "units::duration")]
     pub reconcile_every: Duration,
+    /// Within which time a device is expected to answer a version.
+    #[serde(deserialize_with = "units::duration")]
+    pub expected_within: Duration,
+    /// How many groups there may be.
+    pub max_groups: u32,
 }
 
 /// Limits and batches of telemetry.

@@ -109,6 +109,11 @@ pub(super) fn spawn(app: &App, queues: Queues, config: &Config, tasks: &Tasks) {
         "settings publisher",
         tasks::settings_publisher::run(app.clone(), every, pulse, stop()),
     );
+    let pulse = tasks.pulse("settings layers", every);
+    tasks.essential(
+        "settings layers",
+        tasks::settings_layers::run(app.clone(), every, pulse, stop()),
+    );
     tasks.essential(
         "settings acknowledgements",
         tasks::settings_acks::run(app.clone(), queues.acknowledgements, stop()),

@@ -11,6 +11,7 @@ pub mod presence_writer;
 pub mod purges;
 pub mod retention;
 pub mod settings_acks;
+pub mod settings_layers;
 pub mod settings_marks;
 pub mod settings_publisher;
 pub mod telemetry_writer;

@@ -98,6 +98,16 @@ impl Schema {
         self.settings.iter().filter_map(with_default).collect()
     }
 
+    /// Those of `values` that this model knows and accepts, written as [`Self::check`] writes them.
+    pub fn accepted(&self, values: &Document) -> Document {
+        let accept = |(key, value): (&String, &Value)| {
+            let setting = self.settings.get(key)?;
+            let value = setting.whole(value.clone());
+            setting.check(&value).ok().map(|()| (key.clone(), value))
+        };
+        values.iter().filter_map(accept).collect()
+    }
+
     /// Checks every key of `values`, and writes whole numbers as such where the schema wants an integer
     /// (60.0 becomes 60), since firmware often can't read the other form.
     ///

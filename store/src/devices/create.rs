@@ -12,12 +12,14 @@ use setpoint_model::{
 };
 use sqlx::{Postgres, Transaction, types::Json};
 
-use crate::{Result, Store, settings::LockedSettings};
+use crate::{Result, Store, groups, settings::LockedSettings};
 
 /// A device whose serial is taken but which has no settings yet. Dropping it leaves nothing behind.
 #[derive(Debug)]
 pub struct UnsettledDevice {
-    pub(crate) transaction: Transaction<'static, Postgres>,
+    /// The transaction, with no device in it yet.
+    pub(crate) locked: LockedSettings,
+    layered: bool,
     /// Its id.
     pub id: DeviceId,
     /// Where its settings' versions begin: behind those of an earlier device of this serial.
@@ -39,7 +41,7 @@ pub struct FirstSettings {
 }
 
 impl Store {
-    /// Begins a device.
+    /// Begins a device. It belongs to the groups that its tags say.
     ///
     /// # Errors
     /// [`crate::Error::Conflict`] with `devices_serial_key` when the serial is taken,
@@ -95,8 +97,10 @@ async fn begin(
     .fetch_optional(&mut *transaction)
     .await?;
     let first_version = retired.unwrap_or(0).saturating_add(1);
+    let layered = groups::join(&mut transaction, DeviceId(id), &description.tags).await?;
     Ok(UnsettledDevice {
-        transaction,
+        locked: LockedSettings::new(transaction, Vec::new()),
+        layered,
         id: DeviceId(id),
         first_version,
         at,
@@ -104,6 +108,16 @@ async fn begin(
 }
 
 impl UnsettledDevice {
+    /// Whether anything but the model has a part in its first document.
+    pub fn is_layered(&self) -> bool {
+        self.layered
+    }
+
+    /// The transaction it is made in, to read its layers.
+    pub fn locked(&mut self) -> &mut LockedSettings {
+        &mut self.locked
+    }
+
     /// Adds the first settings, the credential (none: it can't sign in yet) and the entry in the timeline, and makes it all last.
     ///
     /// # Errors
@@ -120,8 +134,8 @@ impl UnsettledDevice {
         sqlx::query!(
             "WITH settings AS (
                  INSERT INTO device_settings
-                     (device_id, version, first_version, document, origins, status, updated_at)
-                 VALUES ($1, $2, $2, $3, $4, $5, $6)),
+                     (device_id, version, first_version, document, origins, status, updated_at, layered)
+                 VALUES ($1, $2, $2, $3, $4, $5, $6, $13)),
              version AS (
                  INSERT INTO settings_versions (device_id, version, actor, source, at, diff, overrides)
                  VALUES ($1, $2, $7, $8, $6, $9, '{}')),
@@ -141,10 +155,10 @@ impl UnsettledDevice {
             hash.map(|hash| hash.as_bytes().as_slice()),
             created.kind().as_str(),
             created.to_json(),
+            self.layered,
         )
-        .execute(&mut *self.transaction)
+        .execute(&mut *self.locked.transaction)
         .await?;
-        self.transaction.commit().await?;
-        Ok(())
+        self.locked.commit().await
     }
 }

@@ -18,7 +18,7 @@ use crate::{Result, Store};
 #[derive(Debug)]
 pub struct LockedSettings {
     pub(crate) transaction: Transaction<'static, Postgres>,
-    devices: Vec<Settings>,
+    pub(super) devices: Vec<Settings>,
 }
 
 /// A device's next version.
@@ -44,6 +44,8 @@ pub struct NewVersion {
     pub source: Source,
     /// When.
     pub at: DateTime<Utc>,
+    /// Until when an answer to it is expected.
+    pub expected_by: Option<DateTime<Utc>>,
 }
 
 /// What a device says it runs, after its last acknowledgement.
@@ -98,9 +100,10 @@ impl Store {
         let rows = sqlx::query_as!(
             SettingsRow,
             r#"WITH model AS MATERIALIZED (
-                   SELECT name, version FROM models
+                   SELECT name, version, settings_expected_within FROM models
                    WHERE name IN (SELECT model FROM devices WHERE serial = ANY($1)) ORDER BY name FOR KEY SHARE)
-               SELECT d.id, d.serial, d.model, m.version AS "model_version?", s.version, s.first_version,
+               SELECT d.id, d.serial, d.model, m.version AS "model_version?", m.settings_expected_within,
+                      s.version, s.first_version, s.layered,
                       s.overrides AS "overrides: Json<Document>", s.document AS "document: Json<Document>",
                       s.origins AS "origins: Json<BTreeMap<String, String>>", s.status AS "status: Json<Status>",
                       s.reported AS "reported: Json<Document>", s.reported_version
@@ -112,11 +115,15 @@ impl Store {
         .fetch_all(&mut *transaction)
         .await?;
         let devices = rows.into_iter().map(Settings::try_from).collect::<Result<_>>()?;
-        Ok(LockedSettings { transaction, devices })
+        Ok(LockedSettings::new(transaction, devices))
     }
 }
 
 impl LockedSettings {
+    pub(crate) fn new(transaction: Transaction<'static, Postgres>, devices: Vec<Settings>) -> Self {
+        Self { transaction, devices }
+    }
+
     /// The settings that are locked.
     pub fn devices(&self) -> &[Settings] {
         &self.devices
@@ -147,23 +154,26 @@ impl LockedSettings {
         let actors: Vec<&str> = versions.iter().map(|v| v.actor.as_str()).collect();
         let sources: Vec<&str> = versions.iter().map(|v| v.source.as_str()).collect();
         let times: Vec<DateTime<Utc>> = versions.iter().map(|v| v.at).collect();
+        let expected: Vec<Option<DateTime<Utc>>> = versions.iter().map(|v| v.expected_by).collect();
         sqlx::query!(
             "WITH change AS MATERIALIZED (
                  SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::jsonb[], $4::jsonb[], $5::jsonb[], $6::jsonb[],
-                                      $7::jsonb[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::jsonb[])
-                 AS c (device_id, version, overrides, document, origins, status, diff, actor, source, at, kind, data)),
+                                      $7::jsonb[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::jsonb[],
+                                      $13::timestamptz[])
+                 AS c (device_id, version, overrides, document, origins, status, diff, actor, source, at, kind, data,
+                       expected_by)),
              current AS (
                  UPDATE device_settings s
                  SET version = c.version, overrides = c.overrides, document = c.document, origins = c.origins,
                      status = c.status, updated_at = c.at
                  FROM change c WHERE s.device_id = c.device_id),
              superseded AS (
-                 UPDATE settings_versions v SET superseded_at = c.at
+                 UPDATE settings_versions v SET superseded_at = c.at, expected_by = NULL
                  FROM change c WHERE v.device_id = c.device_id AND v.version = c.version - 1
                    AND v.applied_at IS NULL AND v.refused_at IS NULL),
              version AS (
-                 INSERT INTO settings_versions (device_id, version, actor, source, at, diff, overrides)
-                 SELECT device_id, version, actor, source, at, diff, overrides FROM change)
+                 INSERT INTO settings_versions (device_id, version, actor, source, at, diff, overrides, expected_by)
+                 SELECT device_id, version, actor, source, at, diff, overrides, expected_by FROM change)
              INSERT INTO device_events (device_id, at, kind, data) SELECT device_id, at, kind, data FROM change",
             &ids,
             &numbers,
@@ -177,6 +187,7 @@ impl LockedSettings {
             &times,
             &kinds as &[&str],
             &data,
+            &expected as &[Option<DateTime<Utc>>],
         )
         .execute(&mut *self.transaction)
         .await?;
@@ -245,6 +256,7 @@ impl LockedSettings {
                                    WHEN a.errors IS NULL THEN v.applied_at END,
                  refused_at = CASE WHEN a.errors IS NOT NULL THEN coalesce(v.refused_at, a.at)
                                    WHEN NOT a.applied THEN v.refused_at END,
+                 expected_by = CASE WHEN a.errors IS NULL AND NOT a.applied THEN v.expected_by END,
                  errors = CASE WHEN a.errors IS NULL AND NOT a.applied THEN v.errors ELSE a.errors END
              FROM acked a WHERE v.device_id = a.device_id AND v.version = a.version",
             &ids,

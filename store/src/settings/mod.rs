@@ -4,6 +4,7 @@
 //! devices in the order of their ids, so that no two can wait for each other.
 
 mod change;
+mod due;
 mod history;
 mod publish;
 mod rows;
@@ -21,6 +22,8 @@ use sqlx::types::Json;
 use crate::{Result, Store};
 
 pub use change::{AckedVersion, LockedSettings, NewVersion, Outcome, Reported};
+pub use due::Due;
+pub(crate) use due::mark_due;
 pub use history::{LastPresence, SettingsVersion, VersionsOf};
 pub use publish::{DeliveryMark, DueSettings};
 pub(crate) use rows::parse;
@@ -36,10 +39,14 @@ pub struct Settings {
     pub model: String,
     /// Its model's schema version.
     pub model_version: i32,
+    /// Within how many seconds a device of its model is expected to answer; `None` for the configured default.
+    pub expected_within: Option<i32>,
     /// The newest version.
     pub version: i64,
     /// The device's first version.
     pub first_version: i64,
+    /// Whether anything but the model and the device itself may have a part in its document; never wrongly false.
+    pub layered: bool,
     /// What was set on the device itself.
     pub overrides: Document,
     /// The whole effective document.
@@ -62,7 +69,8 @@ impl Store {
     pub async fn settings(&self, serial: &Serial) -> Result<Option<Settings>> {
         let row = sqlx::query_as!(
             rows::SettingsRow,
-            r#"SELECT d.id, d.serial, d.model, m.version AS "model_version?", s.version, s.first_version,
+            r#"SELECT d.id, d.serial, d.model, m.version AS "model_version?", m.settings_expected_within,
+                      s.version, s.first_version, s.layered,
                       s.overrides AS "overrides: Json<Document>", s.document AS "document: Json<Document>",
                       s.origins AS "origins: Json<BTreeMap<String, String>>", s.status AS "status: Json<Status>",
                       s.reported AS "reported: Json<Document>", s.reported_version

@@ -60,6 +60,7 @@ fn next(settings: &Settings, wanted: Document, time: DateTime<Utc>) -> NewVersio
         actor: "test".to_owned(),
         source: Source::Rest,
         at: time,
+        expected_by: None,
     }
 }
 

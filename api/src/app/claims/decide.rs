@@ -11,7 +11,6 @@ use uuid::Uuid;
 use super::{ClaimView, Decision, Guesser, codes::entered};
 use crate::app::{
     Actor, App, Error,
-    devices::first_settings,
     owners::object,
     policy::{Action, Reach},
     throttle::network,
@@ -163,7 +162,7 @@ impl App {
         }
         device.audit(entry).await?;
         let id = device.id;
-        let first = first_settings(&schema, device.first_version, entry.at);
+        let first = self.first_settings(&mut device, &schema, entry.at).await?;
         device.commit(&first, None, &actor.label()).await?;
         self.hints.settings.device(id.0);
         Ok(())

@@ -6,10 +6,7 @@ use serde_json::json;
 use setpoint_model::{
     Serial,
     event::SettingsStage,
-    settings::{
-        Document, Effective, Layer, Malformed, Patch, Schema, Source, diff::diff, document,
-        layers::effective, schema,
-    },
+    settings::{Document, Effective, Malformed, Patch, Schema, Source, diff::diff, document, schema},
     timeline::{Entry, Facts},
 };
 use setpoint_store::settings::{LockedSettings, NewVersion, Settings};
@@ -211,7 +208,9 @@ impl App {
         source: Source,
     ) -> Result<Changed, Error> {
         let at = self.clock.now();
-        let Effective { document, origins } = effective([Layer::model(schema), Layer::device(&overrides)]);
+        let layered = before.layered.then_some(before.device_id);
+        let layers = self.layers(locked, layered.as_slice()).await?;
+        let Effective { document, origins } = layers.effective(before.device_id, schema, &overrides);
         let limit = self.settings.limits.bytes;
         if serde_json::to_vec(&document).map_err(Error::internal)?.len() > limit {
             return Err(Error::TooLarge { limit });
@@ -239,6 +238,7 @@ impl App {
             device_id: before.device_id,
             version,
             status: before.status.changed(&diff, version, at),
+            expected_by: self.expected_by(&before, at),
             overrides,
             document,
             origins,

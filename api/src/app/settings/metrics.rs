@@ -12,6 +12,10 @@ use setpoint_model::settings::Source;
 pub struct Metrics {
     changes: Family<SourceLabel, Counter>,
     acknowledgements: Family<OutcomeLabel, Counter>,
+    /// Documents that a changed layer would have made too large.
+    pub withheld: Counter,
+    /// Versions that were not answered in time.
+    pub overdue: Counter,
     /// Documents handed to MQTT.
     pub published: Counter,
     /// Marks dropped because too many waited.
@@ -33,6 +37,8 @@ impl Metrics {
         let metrics = Self {
             changes: Family::default(),
             acknowledgements: Family::default(),
+            withheld: Counter::default(),
+            overdue: Counter::default(),
             published: Counter::default(),
             marks_dropped: Counter::default(),
         };
@@ -46,6 +52,16 @@ impl Metrics {
             "acknowledgements",
             "Acknowledgements by outcome: applied, refused, differing, repeated, or why one was rejected",
             metrics.acknowledgements.clone(),
+        );
+        registry.register(
+            "withheld",
+            "Documents that stayed as they were because a changed layer would have made them too large",
+            metrics.withheld.clone(),
+        );
+        registry.register(
+            "overdue",
+            "Versions that devices did not answer within the time expected of their model",
+            metrics.overdue.clone(),
         );
         registry.register("published", "Documents handed to MQTT", metrics.published.clone());
         registry.register(

@@ -3,8 +3,11 @@
 mod ack;
 mod change;
 mod history;
+mod layers;
 mod marks;
 mod metrics;
+
+use std::time::Duration;
 
 use setpoint_model::{Serial, settings::Limits};
 use setpoint_store::settings::Settings;
@@ -28,6 +31,8 @@ const MAX_ACKNOWLEDGEMENTS: usize = 4_096;
 pub struct Engine {
     /// How large and deep a document may be.
     pub limits: Limits,
+    /// Within which time a device is expected to answer, unless its model says otherwise.
+    pub expected_within: Duration,
     /// Compiled schemas.
     pub schemas: Schemas,
     /// What became of published versions, waiting to be written.
@@ -51,6 +56,7 @@ impl Engine {
                 bytes: config.max_document,
                 depth: config.max_depth,
             },
+            expected_within: config.expected_within,
             schemas: Schemas::default(),
             marks: Marks::new(metrics.marks_dropped.clone()),
             acknowledgements,
