@@ -42,7 +42,7 @@ pub use actor::{Actor, Principal};
 pub use audit::AuditLog;
 pub use error::{Error, FieldErrors};
 pub use events::Events;
-pub use hints::{Hints, Look};
+pub use hints::{Given, Hints, Look};
 pub use presence::PresenceBook;
 pub use telemetry::Ingest;
 pub use throttle::network;

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde_json::json;
 use setpoint_model::{
-    Serial,
+    DeviceId, Serial,
     event::SettingsStage,
     settings::{Document, Effective, Malformed, Patch, Schema, Source, diff::diff, document, schema},
     timeline::{Entry, Facts},
 };
 use setpoint_store::settings::{LockedSettings, NewVersion, Settings};
 
-use crate::app::{Actor, App, Error, FieldErrors, policy::Action};
+use crate::app::{Actor, App, Error, FieldErrors, Given, policy::Action};
 
 /// How often a change that ran into another transaction is tried in all.
 const ATTEMPTS: usize = 3;
@@ -278,16 +278,29 @@ impl App {
                 device_id,
                 serial,
                 version,
+                document,
                 ..
             } = &changed.settings;
-            self.settings.metrics.changed(source);
-            tracing::debug!(%serial, version, source = source.as_str(), "settings changed");
-            let facts = json!({"source": source.as_str(), "settings": changed.settings.document});
-            let (stage, at) = (SettingsStage::Requested, self.clock.now());
-            self.events.settings(serial, *version, stage, at, facts);
-            let given = self.hints.settings.device(device_id.0);
+            let given = self.version_made(*device_id, serial, *version, document, source);
             given.looked_at(PUBLISH_PATIENCE).await;
         }
+    }
+
+    /// Counts a version that was committed, tells whoever listens, and has it published.
+    pub(in crate::app) fn version_made(
+        &self,
+        device: DeviceId,
+        serial: &Serial,
+        version: i64,
+        document: &Document,
+        source: Source,
+    ) -> Given {
+        self.settings.metrics.changed(source);
+        tracing::debug!(%serial, version, source = source.as_str(), "settings changed");
+        let facts = json!({"source": source.as_str(), "settings": document});
+        let (stage, at) = (SettingsStage::Requested, self.clock.now());
+        self.events.settings(serial, version, stage, at, facts);
+        self.hints.settings.device(device.0)
     }
 }
 

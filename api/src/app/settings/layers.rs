@@ -6,7 +6,7 @@ use std::{borrow::Cow, collections::BTreeMap, iter};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use setpoint_model::{
-    DeviceId,
+    DeviceId, Serial,
     settings::{Document, Effective, Layer, Origin, Schema, diff::diff, layers::effective},
     timeline::{Entry, Facts},
 };
@@ -138,9 +138,8 @@ impl App {
         }
         locked.finish_due(&outcome.through).await?;
         locked.commit().await?;
-        for version in &outcome.versions {
-            self.settings.metrics.changed(version.source);
-            self.hints.settings.device(version.device_id.0);
+        for (serial, made) in outcome.serials.iter().zip(&outcome.versions) {
+            self.version_made(made.device_id, serial, made.version, &made.document, made.source);
         }
         outcome
             .withheld
@@ -187,6 +186,7 @@ impl App {
             return Ok(());
         }
         let version = before.version.saturating_add(1);
+        outcome.serials.push(before.serial.clone());
         outcome.versions.push(NewVersion {
             device_id: before.device_id,
             version,
@@ -208,6 +208,8 @@ impl App {
 #[derive(Default)]
 struct Computed {
     versions: Vec<NewVersion>,
+    /// The serial of each version's device.
+    serials: Vec<Serial>,
     origins: Vec<(DeviceId, BTreeMap<String, String>)>,
     through: Vec<(DeviceId, Option<DateTime<Utc>>)>,
     withheld: Vec<Entry>,
