@@ -29,6 +29,7 @@ mod hostile;
 mod mqtt_sessions;
 mod openapi;
 mod outage;
+mod owners_mqtt;
 mod people;
 mod policy;
 mod presence;

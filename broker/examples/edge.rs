@@ -12,7 +12,7 @@ use setpoint_broker::{
     Ack, Authenticated, Backend, Broker, Config, Inbound, Login, Outcome, Refusal, SessionEvent,
     transport::Acceptor,
 };
-use setpoint_model::{Identity, SystemClock, Topic};
+use setpoint_model::{Identity, SystemClock, Topic, access::Operator};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
@@ -21,10 +21,9 @@ struct Open;
 impl Backend for Open {
     fn authenticate(&self, login: Login) -> BoxFuture<'_, Result<Authenticated, Refusal>> {
         let identity = match login.username.as_deref() {
-            None | Some("token") => Ok(Identity::Operator {
-                token: Uuid::nil(),
-                name: "anyone".to_owned(),
-            }),
+            None | Some("token") => Ok(Identity::Operator(
+                Operator::everywhere(Uuid::nil(), "anyone").into(),
+            )),
             Some(serial) => serial
                 .parse()
                 .map(Identity::Device)

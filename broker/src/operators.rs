@@ -51,7 +51,7 @@ impl Operators {
         for mut bucket in self.buckets() {
             bucket.retain(|session| {
                 let of_token =
-                    matches!(&session.identity, Identity::Operator { token: t, .. } if *t == token);
+                    matches!(&session.identity, Identity::Operator(operator) if operator.token == token);
                 if !of_token {
                     return true;
                 }

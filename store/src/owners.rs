@@ -191,6 +191,17 @@ impl LockedSettings {
         Ok(registration)
     }
 
+    /// Who owns a device among those locked.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn owner_ids(&mut self, device: DeviceId) -> Result<Vec<Uuid>> {
+        let ids = sqlx::query_scalar!("SELECT user_id FROM device_owners WHERE device_id = $1", device.0)
+            .fetch_all(&mut *self.transaction)
+            .await?;
+        Ok(ids)
+    }
+
     /// Registers a device among those locked to a person, by a claim; `false` if the claim was decided meanwhile.
     ///
     /// # Errors

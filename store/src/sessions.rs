@@ -1,5 +1,7 @@
 //! People's sessions: a SHA-256 of the cookie each.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use setpoint_model::{Role, credential::SecretHash};
 use uuid::Uuid;
@@ -141,6 +143,41 @@ impl Store {
             created_at: row.created_at,
             last_used_at: row.last_used_at,
         }))
+    }
+
+    /// Of these sessions those that hold, as [`Self::session`] says, with the present role of each one's person.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn roles_of_sessions(
+        &self,
+        ids: &[Uuid],
+        idle_since: DateTime<Utc>,
+        begun_since: DateTime<Utc>,
+    ) -> Result<HashMap<Uuid, Role>> {
+        let rows = sqlx::query!(
+            "SELECT s.id, u.role FROM sessions s JOIN users u ON u.id = s.user_id
+             WHERE s.id = ANY($1) AND s.last_used_at > $2 AND s.created_at > $3 AND u.disabled_at IS NULL",
+            ids,
+            idle_since,
+            begun_since,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter()
+            .map(|row| Ok((row.id, parse(&row.role)?)))
+            .collect()
+    }
+
+    /// When a session began; `None` if there is none of this id.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn session_begun(&self, id: Uuid) -> Result<Option<DateTime<Utc>>> {
+        let begun = sqlx::query_scalar!("SELECT created_at FROM sessions WHERE id = $1", id)
+            .fetch_optional(&self.pool)
+            .await?;
+        Ok(begun)
     }
 
     /// Ends one session, or with `everywhere` all of its person; how many there were.

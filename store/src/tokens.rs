@@ -1,5 +1,7 @@
 //! API tokens: SHA-256 hashes with a name, scopes and an end.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use setpoint_model::{Role, Scope, credential::SecretHash};
 use uuid::Uuid;
@@ -174,6 +176,23 @@ impl Store {
             .fetch_all(&self.pool)
             .await?;
         Ok(ids)
+    }
+
+    /// Of these tokens those there still are, with the present role of who made each (`None` for one made on the server
+    /// itself).
+    ///
+    /// # Errors
+    /// [`crate::Error`].
+    pub async fn roles_of_tokens(&self, ids: &[Uuid]) -> Result<HashMap<Uuid, Option<Role>>> {
+        let rows = sqlx::query!(
+            r#"select t.id as "id!", u.role as "role?" from api_tokens t left join users u on u.id = t.created_by
+               where t.id = any($1) and u.disabled_at is null"#,
+            ids,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let role = |role: String| role.parse().unwrap_or(Role::Owner);
+        Ok(rows.into_iter().map(|row| (row.id, row.role.map(role))).collect())
     }
 
     /// Notes when tokens were last used. A time before the one noted already changes nothing.

@@ -5,10 +5,7 @@ use std::net::IpAddr;
 use setpoint_model::{Role, Scope, Serial, scope};
 use uuid::Uuid;
 
-use super::{
-    Error,
-    policy::{self, Action, Reach},
-};
+use super::policy::{self, Action, Reach};
 
 /// Whoever a request comes from, authenticated.
 #[derive(Debug, Clone)]
@@ -98,21 +95,6 @@ impl Actor {
     /// Whether this actor may pass the scope on to a token of theirs.
     pub fn may_grant(&self, scope: Scope) -> bool {
         scope::allows(&self.scopes, scope) && policy::grants(self.role, scope)
-    }
-
-    /// Whether this actor has all that the scope stands for, everywhere: who may reach some devices alone hasn't.
-    pub fn may(&self, needed: Scope) -> bool {
-        scope::allows(&self.scopes, needed) && policy::grants_everywhere(self.role, needed)
-    }
-
-    /// # Errors
-    /// [`Error::Forbidden`] unless [`Self::may`].
-    pub fn require(&self, needed: Scope) -> Result<(), Error> {
-        if self.may(needed) {
-            Ok(())
-        } else {
-            Err(Error::Forbidden { scope: needed })
-        }
     }
 
     /// How history names this actor: `user:anna`, `token:ci`, `device:HOME-1`, `system:publisher`.

@@ -200,6 +200,7 @@ impl App {
         let mut locked = self.store.lock_settings(&[serial.as_str()]).await?;
         let id = locked.device(serial).ok_or(NOT_FOUND)?.device_id;
         let description = locked.description(id).await?.ok_or(NOT_FOUND)?;
+        let owners = locked.owner_ids(id).await?;
         let entry = self.entry(actor, Action::DeleteDevice.name(), object(serial));
         locked.audit(&entry.before(shown(&description))).await?;
         locked.delete_device(id, self.clock.now()).await?;
@@ -207,6 +208,9 @@ impl App {
         // In this order: the end of a session leaves a presence behind, which goes with the rest.
         self.end_credential(serial).await;
         self.broker.clear_retained(serial);
+        for owner in owners {
+            self.ownership_changed(owner).await;
+        }
         tracing::info!(%serial, by = actor.label(), "device deleted");
         // Made again meanwhile? Then the clearing may have met its first document.
         if let Some(id) = self.store.republish_settings(serial).await? {

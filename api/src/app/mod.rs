@@ -22,6 +22,7 @@ mod owners;
 mod passwords;
 pub mod policy;
 pub mod presence;
+pub mod rights;
 pub mod sealing;
 pub mod sessions;
 pub mod settings;
@@ -64,6 +65,8 @@ pub struct Parts {
     pub hints: Hints,
     /// API tokens seen lately.
     pub tokens: tokens::Tokens,
+    /// Rights of whoever has a stream open.
+    pub rights: rights::Rights,
     /// Device credentials seen lately.
     pub credentials: credentials::Credentials,
     /// What signing in needs beside the database.

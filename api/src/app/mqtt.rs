@@ -1,6 +1,7 @@
 //! What the broker's edge asks of the server: who a client is, and what to do with what it sends.
 
 mod notes;
+mod words;
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,16 +10,21 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::json;
 use setpoint_broker::{
     Ack, Authenticated, Backend, Inbound, Login, Outcome, Peer, Refusal, SessionEvent, SessionInfo,
-    Transport, Version,
 };
 use setpoint_model::{
-    Channel, Identity, Role, Scope, Serial, Topic,
+    Channel, Identity, Scope, Serial, Topic,
+    access::Operator,
     event::SettingsStage,
     presence::{DisconnectReason, Presence},
     timeline::{Entry, Facts},
 };
 
-use super::{Actor, App, Error, Principal, policy::Action, settings::Acknowledgement};
+use super::{
+    Actor, App, Error, Principal,
+    policy::{Action, Reach},
+    settings::Acknowledgement,
+};
+use words::{printable, protocol, transport};
 
 /// Pauses between attempts while Postgres is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -46,7 +52,9 @@ impl Backend for MqttBackend {
     fn is_current(&self, authenticated: &Authenticated) -> bool {
         match &authenticated.identity {
             Identity::Device(serial) => self.app.credentials.is_current(serial, authenticated.epoch),
-            Identity::Operator { .. } => self.app.tokens.deletions() == authenticated.epoch,
+            Identity::Operator(operator) => {
+                self.app.tokens.deletions() == authenticated.epoch && !operator.view.has_ended()
+            }
         }
     }
 
@@ -132,10 +140,21 @@ impl MqttBackend {
         // Before the look: a deletion meanwhile must show.
         let epoch = self.app.tokens.deletions();
         let actor = self.app.authenticate_token(token).await?;
-        self.app.authorize_all(&actor, Action::ConnectMqtt)?;
+        let rights = self.app.watch_rights(&actor, Action::ConnectMqtt).await?;
+        // The scope `mqtt` brings these with it, as far as the role has them.
+        let may = |action: Action| action.reach(actor.role) != Reach::None;
+        let (sets, speaks) = (may(Action::WriteSettings), may(Action::SpeakOnMqtt));
         match actor.principal {
-            Principal::Token { id, name, .. } => Ok(Authenticated {
-                identity: Identity::Operator { token: id, name },
+            Principal::Token { id, name, user } => Ok(Authenticated {
+                identity: Identity::Operator(Arc::new(Operator {
+                    token: id,
+                    name,
+                    user,
+                    role: actor.role,
+                    sets,
+                    speaks,
+                    view: Arc::clone(rights.view()),
+                })),
                 epoch,
             }),
             Principal::User { .. } | Principal::Device(_) | Principal::System(_) => {
@@ -217,18 +236,18 @@ impl MqttBackend {
 
     /// Applies a settings patch. While Postgres is away it waits, and with it the session.
     async fn set_settings(&self, message: &Inbound) -> Outcome {
-        let Identity::Operator { token, name } = &message.session.identity else {
+        let Identity::Operator(operator) = &message.session.identity else {
             return Outcome::Invalid("not a topic for devices".to_owned());
         };
-        // The scope `mqtt` brings this right with it.
         let principal = Principal::Token {
-            id: *token,
-            name: name.clone(),
-            user: None,
+            id: operator.token,
+            name: operator.name.clone(),
+            user: operator.user,
         };
         let actor = Actor {
             principal,
-            role: Role::Operator,
+            role: operator.role,
+            // The scope `mqtt` brings this right with it, as far as the role has it.
             scopes: vec![Scope::SettingsWrite],
             address: Some(message.session.peer.address.ip().to_canonical()),
         };
@@ -332,32 +351,4 @@ impl MqttBackend {
     fn record(&self, serial: Serial, at: DateTime<Utc>, facts: Facts) {
         self.app.timeline.record(Entry { serial, at, facts });
     }
-}
-
-/// The name used in the timeline.
-fn transport(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Tcp => "tcp",
-        Transport::Tls => "tls",
-        Transport::WebSocket => "websocket",
-    }
-}
-
-/// The name used in the timeline.
-fn protocol(version: Version) -> &'static str {
-    match version {
-        Version::V3 => "3.1.1",
-        Version::V5 => "5.0",
-    }
-}
-
-/// The longest text from a client that the timeline repeats, in characters.
-const MAX_REPEATED: usize = 200;
-
-/// A text from a client, short and without control characters: Postgres can't hold a NUL.
-fn printable(text: &str) -> String {
-    text.chars()
-        .take(MAX_REPEATED)
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }

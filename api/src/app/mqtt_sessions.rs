@@ -44,7 +44,7 @@ fn mentions(info: &SessionInfo, part: &str) -> bool {
     let part = part.to_lowercase();
     let who = match &info.identity {
         Identity::Device(serial) => serial.as_str(),
-        Identity::Operator { name, .. } => name,
+        Identity::Operator(operator) => &operator.name,
     };
     let address = info.peer.address.to_string();
     [who, &info.client_id, &address]
@@ -140,7 +140,7 @@ impl App {
 fn whose(identity: &Identity) -> String {
     match identity {
         Identity::Device(serial) => object(serial),
-        Identity::Operator { name, .. } => format!("token:{name}"),
+        Identity::Operator(operator) => format!("token:{}", operator.name),
     }
 }
 

@@ -42,6 +42,7 @@ impl App {
             .store
             .share_device(device, user.id, actor.user(), &entry)
             .await;
+        self.ownership_changed(user.id).await;
         match shared {
             Ok(_) => Ok(()),
             Err(store::Error::Reference { .. }) => Err(NOT_FOUND),
@@ -63,6 +64,7 @@ impl App {
         let entry = self.entry(actor, "device.unshare", object(serial));
         let entry = entry.before(json!({"owner": user.username}));
         if self.store.unshare_device(device, user.id, &entry).await? {
+            self.ownership_changed(user.id).await;
             Ok(())
         } else {
             Err(Error::NotFound { what: "share" })
@@ -81,14 +83,6 @@ impl App {
         {
             return self.unshare_device(actor, serial, &me).await;
         }
-        // First the sessions, so that their last words belong to the generation that ends.
-        let entry = self.entry(actor, Action::RevokeCredential.name(), object(serial));
-        self.store
-            .revoke_credential(serial, &entry)
-            .await?
-            .ok_or(NOT_FOUND)?;
-        self.end_credential(serial).await;
-
         let mut locked = self.store.lock_settings(&[serial.as_str()]).await?;
         let former = locked.device(serial).cloned().ok_or(NOT_FOUND)?;
         let id = former.device_id;
@@ -96,6 +90,10 @@ impl App {
             .schema_of(&mut locked, &former.model, former.model_version)
             .await?;
         let registration = locked.registration(id).await?;
+        let owners = locked.owner_ids(id).await?;
+        // The sessions first, so that their last words are older than the generation that begins. Should the rest fail,
+        // the device comes back with its token, and nothing has changed.
+        self.end_credential(serial).await;
         let at = self.clock.now();
         let next = NewDevice {
             serial: serial.clone(),
@@ -114,9 +112,12 @@ impl App {
         let first = self.first_settings(&mut next, &schema, at).await?;
         next.commit(&first, None, &actor.label()).await?;
 
-        self.credentials.revoke(serial);
-        self.ingest.forget(serial);
+        // Once more, should it have come back meanwhile.
+        self.end_credential(serial).await;
         self.broker.clear_retained(serial);
+        for owner in owners {
+            self.ownership_changed(owner).await;
+        }
         if let Some(id) = self.store.republish_settings(serial).await? {
             self.hints.settings.device(id.0);
         }

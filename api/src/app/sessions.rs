@@ -132,6 +132,12 @@ impl SignIn {
         guessers
     }
 
+    /// When a session that began then ends at the latest.
+    pub fn end_of(&self, begun: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let lifetime = TimeDelta::from_std(self.config.session_lifetime).ok()?;
+        begun.checked_add_signed(lifetime)
+    }
+
     /// The times before which a session must not have been idle, and not have begun.
     pub fn horizons(&self, now: DateTime<Utc>) -> (DateTime<Utc>, DateTime<Utc>) {
         let before = |span: Duration| {
@@ -309,7 +315,7 @@ impl App {
     /// # Errors
     /// [`Error::Unauthenticated`] for who has no session.
     pub async fn sign_out(&self, actor: &Actor, everywhere: bool) -> Result<(), Error> {
-        let Principal::User { name, session, .. } = &actor.principal else {
+        let Principal::User { id, name, session } = &actor.principal else {
             return Err(Error::Unauthenticated);
         };
         let action = if everywhere {
@@ -319,6 +325,7 @@ impl App {
         };
         let entry = self.entry(actor, action, format!("user:{name}"));
         let ended = self.store.end_sessions(*session, everywhere, &entry).await?;
+        self.session_ended(*id, (!everywhere).then_some(*session)).await;
         tracing::info!(user = name, sessions = ended, "signed out");
         Ok(())
     }

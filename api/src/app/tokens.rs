@@ -10,7 +10,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use setpoint_model::{
     Clock, Role, Scope,
     credential::{API_TOKEN_PREFIX, Secret, SecretHash},
-    presence::DisconnectReason,
 };
 use setpoint_store::{Store, tokens::ApiToken};
 use tokio::time::Instant;
@@ -197,15 +196,11 @@ impl App {
         let token = self.token(actor, id).await?;
         let entry = self.entry(actor, "token.delete", format!("token:{}", token.name));
         let there = self.store.delete_token(id, &entry.before(shown(&token))).await?;
-        self.tokens.forget(id);
+        self.token_ended(id).await;
         if !there {
             return Err(Error::NotFound { what: "token" });
         }
-        let ended = self
-            .broker
-            .end_operator(id, DisconnectReason::CredentialRevoked)
-            .await;
-        tracing::info!(token = %id, by = actor.label(), sessions = ended, "API token deleted");
+        tracing::info!(token = %id, by = actor.label(), "API token deleted");
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! People: adding, changing and removing them.
 
 use serde_json::{Value, json};
-use setpoint_model::{Clock, Role, presence::DisconnectReason};
+use setpoint_model::{Clock, Role};
 use setpoint_store::{
     Store,
     users::{Changed, User},
@@ -78,7 +78,10 @@ impl App {
         let before = find(&self.store, username).await?;
         let after = patch_user(&self.store, &*self.clock, actor, before.clone(), patch).await?;
         if after.role != before.role || after.disabled_at != before.disabled_at {
-            self.end_tokens_of(after.id).await?;
+            let tokens = self.store.token_ids_of(after.id).await?;
+            self.person_changed(after.id, &tokens).await;
+        } else if after.password_hash != before.password_hash {
+            self.session_ended(after.id, None).await;
         }
         Ok(after)
     }
@@ -95,25 +98,9 @@ impl App {
             .entry(actor, "user.delete", object(&user))
             .before(shown(&user));
         outcome(self.store.delete_user(user.id, &entry).await?)?;
-        self.end_tokens(&tokens).await;
+        self.person_changed(user.id, &tokens).await;
         tracing::info!(user = user.username, by = actor.label(), "person removed");
         Ok(())
-    }
-
-    /// Ends what a person's tokens opened and what is remembered of them: their next use finds what holds now.
-    async fn end_tokens_of(&self, user: uuid::Uuid) -> Result<(), Error> {
-        let tokens = self.store.token_ids_of(user).await?;
-        self.end_tokens(&tokens).await;
-        Ok(())
-    }
-
-    async fn end_tokens(&self, tokens: &[uuid::Uuid]) {
-        for token in tokens {
-            self.tokens.forget(*token);
-            self.broker
-                .end_operator(*token, DisconnectReason::CredentialRevoked)
-                .await;
-        }
     }
 }
 

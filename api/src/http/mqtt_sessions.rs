@@ -67,7 +67,7 @@ impl From<SessionStatus> for MqttSession {
         let info = &status.info;
         let (serial, token) = match &info.identity {
             Identity::Device(serial) => (Some(serial.to_string()), None),
-            Identity::Operator { name, .. } => (None, Some(name.clone())),
+            Identity::Operator(operator) => (None, Some(operator.name.clone())),
         };
         Self {
             id: info.id,

@@ -15,6 +15,7 @@ use crate::{
         claims::Claiming,
         credentials::Credentials,
         factory::Factory,
+        rights::Rights,
         sealing::ServerKey,
         sessions::SignIn,
         settings::{Acknowledgement, Engine},
@@ -64,6 +65,7 @@ pub(super) fn app(
         clock,
         hints: Hints::default(),
         tokens: Tokens::default(),
+        rights: Rights::default(),
         credentials: Credentials::default(),
         people: SignIn::new(config.sign_in.clone(), key),
         claiming: Claiming::new(config.claiming.clone()),
@@ -148,6 +150,7 @@ pub(super) fn spawn(app: &App, queues: Queues, config: &Config, tasks: &Tasks) {
         "factory imports",
         tasks::factory_imports::run(app.clone(), stop()),
     );
+    tasks.background("rights", tasks::rights::run(app.clone(), stop()));
     tasks.background("purges", tasks::purges::run(app.clone(), stop()));
     tasks.background("token use", tasks::token_use::run(app.clone(), stop()));
 }

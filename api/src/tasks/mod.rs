@@ -10,6 +10,7 @@ pub mod partitions;
 pub mod presence_writer;
 pub mod purges;
 pub mod retention;
+pub mod rights;
 pub mod settings_acks;
 pub mod settings_layers;
 pub mod settings_marks;

@@ -13,7 +13,7 @@ use setpoint_broker::{
     Ack, Authenticated, Backend, Broker, Config, Edge, Handle, Inbound, Login, Outcome, Peer, Refusal,
     SessionEvent, Transport,
 };
-use setpoint_model::{Identity, SystemClock, Topic};
+use setpoint_model::{access::Operator, Identity, SystemClock, Topic};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     runtime::Runtime,
@@ -27,10 +27,7 @@ impl Backend for Open {
         let serial = login.username.as_deref().unwrap_or("A").parse();
         let identity = match serial {
             Ok(serial) => Identity::Device(serial),
-            Err(_) => Identity::Operator {
-                token: uuid::Uuid::nil(),
-                name: String::new(),
-            },
+            Err(_) => Identity::Operator(Operator::everywhere(uuid::Uuid::nil(), "").into()),
         };
         Box::pin(async move { Ok(Authenticated { identity, epoch: 0 }) })
     }

@@ -201,7 +201,7 @@ fn client_id(identity: &Identity, wanted: &ByteString) -> Result<(String, Option
         let random = Uuid::new_v4().simple();
         let chosen = match identity {
             Identity::Device(serial) => format!("{serial}:{random}"),
-            Identity::Operator { .. } => format!("operator:{random}"),
+            Identity::Operator(_) => format!("operator:{random}"),
         };
         let assigned = ByteString::from(chosen.as_str());
         return Ok((chosen, Some(assigned)));

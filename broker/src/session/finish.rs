@@ -251,6 +251,10 @@ pub(crate) async fn wind_up(core: &Arc<Core>, backend: &Arc<dyn Backend>, sessio
 
 /// Says a will, as if its client had published it.
 async fn say(core: &Core, backend: &Arc<dyn Backend>, info: &Arc<SessionInfo>, will: Will) {
+    // It could when it connected.
+    if !info.identity.may_publish(&will.topic) {
+        return;
+    }
     let respond_to = will.properties.as_ref().and_then(|p| {
         p.response_topic
             .as_ref()

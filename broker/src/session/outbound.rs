@@ -3,6 +3,7 @@
 use std::{num::NonZeroU16, sync::Arc};
 
 use rmqtt_codec::types::QoS;
+use setpoint_model::Identity;
 use tokio::time::Instant;
 
 use super::state::{Delivery, InFlight, Item, Phase, State};
@@ -39,7 +40,15 @@ impl State {
     /// Takes what is to be sent next, while fewer than `window` messages are on their way.
     ///
     /// After a reconnect, what was on its way comes first, in its order and with DUP [MQTT-4.4.0-1].
-    pub(crate) fn next(&mut self, window: usize, now: Instant, metrics: &Metrics) -> Option<Next> {
+    ///
+    /// What `identity` may no longer hear of is left out; what is on its way already stays until it is acknowledged.
+    pub(crate) fn next(
+        &mut self,
+        identity: &Identity,
+        window: usize,
+        now: Instant,
+        metrics: &Metrics,
+    ) -> Option<Next> {
         if let Some(pending) = self.in_flight.get(self.sent) {
             if self.sent >= window {
                 return None;
@@ -57,6 +66,9 @@ impl State {
         loop {
             let open = self.in_flight.len() < window;
             let delivery = self.take(open)?;
+            if !identity.may_hear(&delivery.message.topic.serial) {
+                continue;
+            }
             if delivery.message.is_expired(now) {
                 metrics.dropped(Dropped::Expired);
                 continue;

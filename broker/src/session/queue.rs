@@ -20,6 +20,9 @@ use crate::{
 impl Session {
     /// Puts a message behind what already waits, and wakes the connection.
     pub(crate) fn offer(&self, delivery: Delivery, config: &Config, metrics: &Metrics) {
+        if !self.identity.may_hear(&delivery.message.topic.serial) {
+            return;
+        }
         let live = {
             let mut state = self.lock();
             let own = self
@@ -41,7 +44,8 @@ impl Session {
     }
 
     /// Puts the retained messages of a new subscription behind what already waits.
-    pub(crate) fn replay(&self, subscription: &Arc<Subscription>, messages: Vec<Arc<Message>>) {
+    pub(crate) fn replay(&self, subscription: &Arc<Subscription>, mut messages: Vec<Arc<Message>>) {
+        messages.retain(|message| self.identity.may_hear(&message.topic.serial));
         if messages.is_empty() {
             return;
         }

@@ -45,7 +45,8 @@ where
         }
         let now = Instant::now();
         while self.output.len() < WRITE {
-            let Some(next) = state.next(self.window, now, &self.core.metrics) else {
+            let Some(next) = state.next(&self.live.info.identity, self.window, now, &self.core.metrics)
+            else {
                 return;
             };
             match next {

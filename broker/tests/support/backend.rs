@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, future::BoxFuture};
 use setpoint_broker::{Ack, Authenticated, Backend, Inbound, Login, Outcome, Refusal, SessionEvent};
-use setpoint_model::{Identity, Topic};
+use setpoint_model::{Identity, Topic, access::Operator};
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc},
     time::timeout,
@@ -132,14 +132,12 @@ impl Backend for TestBackend {
                 .or(login.peer.certificate)
                 .ok_or(Refusal::NotAuthorized)?;
             let identity = match (username.as_str(), login.password.as_deref()) {
-                ("token", Some(b"operator")) => Identity::Operator {
-                    token: Uuid::from_u128(1),
-                    name: "ops".into(),
-                },
-                ("token", Some(b"another")) => Identity::Operator {
-                    token: Uuid::from_u128(2),
-                    name: "two".into(),
-                },
+                ("token", Some(b"operator")) => {
+                    Identity::Operator(Operator::everywhere(Uuid::from_u128(1), "ops").into())
+                }
+                ("token", Some(b"another")) => {
+                    Identity::Operator(Operator::everywhere(Uuid::from_u128(2), "two").into())
+                }
                 (serial, Some(b"secret")) => {
                     if self.revoked.lock().unwrap().contains(serial) {
                         return Err(Refusal::NotAuthorized);

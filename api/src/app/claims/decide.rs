@@ -49,6 +49,7 @@ impl App {
             Decision::Approve => {
                 let entry = entry.after(serde_json::json!({"decision": "approve", "proven": claim.proven}));
                 self.register(actor, user, reach, &claim, &entry).await?;
+                self.ownership_changed(user).await;
                 tracing::info!(serial = %claim.serial, by = actor.label(), "device registered");
             }
         }
