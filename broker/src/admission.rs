@@ -236,8 +236,8 @@ fn note(
         failures.since = now;
     }
     failures.count += 1;
-    // Having waited once, a single further failure makes it wait again, for longer.
-    let waits = failures.count > max || failures.waits > 0;
+    // The last failure that is allowed begins the wait: the next try comes too late. Having waited once, a single further failure makes it wait again, for longer.
+    let waits = failures.count >= max || failures.waits > 0;
     if waits {
         let factor = 2_u32.saturating_pow(failures.waits).min(MAX_BACKOFF);
         let wait: Duration = config.failed_login_backoff.saturating_mul(factor);

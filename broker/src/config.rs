@@ -64,11 +64,12 @@ pub struct Config {
     pub outbound_queue_messages: usize,
     /// Bytes of payload that wait for a connected client.
     pub outbound_queue_bytes: usize,
-    /// QoS 1 and 2 messages kept for a session while its client is away; the oldest are dropped beyond it.
+    /// QoS 1 and 2 messages kept for a device, over all of its sessions whose client is away; the oldest are dropped
+    /// beyond it. For an operator's session alike.
     pub offline_queue_messages: usize,
-    /// Bytes of payload kept for a session while its client is away.
+    /// Bytes of payload kept so.
     pub offline_queue_bytes: usize,
-    /// How long a message is kept for a session while its client is away.
+    /// How long a message is kept so.
     pub offline_queue_age: Duration,
 
     /// Retained messages that clients, not the server, may have in place per device.

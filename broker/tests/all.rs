@@ -17,6 +17,7 @@ mod qos;
 mod refusals;
 mod retained;
 mod routers;
+mod seeds;
 mod sessions;
 mod shared;
 mod shutdown;

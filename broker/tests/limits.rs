@@ -199,9 +199,14 @@ async fn failed_logins_for_one_serial() {
         password: Some(Bytes::from_static(b"guess")),
         ..connect5(name)
     };
-    for _ in 0..4 {
+    for _ in 0..3 {
         assert_eq!(server.v5().await.refused(wrong("A")).await, 0x87);
     }
+    assert_eq!(
+        server.backend.logins.lock().unwrap().len(),
+        3,
+        "as many as the limit says are tried"
+    );
     let told = server.event(|event| match event {
         SessionEvent::Refused {
             refusal: Refusal::TooManyAttempts,
@@ -248,7 +253,7 @@ async fn failed_logins_from_one_address() {
         config.limit_loopback = true;
     })
     .await;
-    for n in 0..4 {
+    for n in 0..3 {
         let password = Some(Bytes::from_static(b"guess"));
         let connect = v5::Connect {
             password,

@@ -1,6 +1,7 @@
 //! Sessions that outlive their connection.
 
 mod ends;
+mod offline;
 
 use std::time::Duration;
 
@@ -239,39 +240,6 @@ async fn subscribing_again_brings_retained_messages_in_a_resumed_session_too() {
     assert!(again.retain);
     assert_eq!(again.payload, settings_payload(1));
     client.silent().await;
-}
-
-#[tokio::test]
-async fn what_waits_is_bounded_by_count_and_bytes() {
-    let server = Server::with(|config| {
-        config.offline_queue_messages = 5;
-        config.offline_queue_bytes = 2_000;
-    })
-    .await;
-    away(&server).await;
-    for n in 1..=8 {
-        command(&server, &n.to_string(), QoS::AtLeastOnce).await;
-    }
-    server.settled().await;
-    let mut client = back(&server).await;
-    for n in 4..=8 {
-        assert_eq!(text(&client.message().await.payload), n.to_string());
-    }
-    client.silent().await;
-    client.disconnect().await;
-    gone(&server).await;
-    let large = "x".repeat(1_200);
-    for n in 1..=3 {
-        command(&server, &format!("{n}{large}"), QoS::AtLeastOnce).await;
-    }
-    server.settled().await;
-    let mut client = back(&server).await;
-    assert!(text(&client.message().await.payload).starts_with('3'));
-    client.silent().await;
-    assert_eq!(
-        server.metric("setpoint_mqtt_messages_dropped_total{reason=\"offline_queue_full\"}"),
-        5
-    );
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ pub(crate) use self::{
     connection::run,
     finish::wind_up,
     live::Live,
+    queue::bound_device,
     registry::{Claim, Newcomer, claim, expire, leave},
     state::{Delivery, Session},
     subscription::Subscription,

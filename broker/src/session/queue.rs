@@ -19,9 +19,12 @@ use crate::{
 
 impl Session {
     /// Puts a message behind what already waits, and wakes the connection.
-    pub(crate) fn offer(&self, delivery: Delivery, config: &Config, metrics: &Metrics) {
+    ///
+    /// Whether its client is away, so that the message is kept for it: a device's sessions have bounds in common then
+    /// ([`bound_device`]).
+    pub(crate) fn offer(&self, delivery: Delivery, config: &Config, metrics: &Metrics) -> bool {
         if !self.identity.may_hear(&delivery.message.topic.serial) {
-            return;
+            return false;
         }
         let live = {
             let mut state = self.lock();
@@ -33,14 +36,16 @@ impl Session {
             let dealt_with = delivery.message.sequence <= state.settings_after
                 || (delivery.message.restored && state.newest_settings() >= version);
             if own && version.is_some() && dealt_with {
-                return;
+                return false;
             }
             state.push(delivery, own, config, metrics);
             state.live.clone()
         };
-        if let Some(live) = live {
-            live.waker.wake();
+        match live {
+            Some(live) => live.waker.wake(),
+            None => return true,
         }
+        false
     }
 
     /// Puts the retained messages of a new subscription behind what already waits.
@@ -63,6 +68,43 @@ impl Session {
             .queue
             .retain(|item| !matches!(item, Item::Replay(replay) if replay.subscription.filter == *filter));
     }
+}
+
+/// Keeps what waits in `sessions`, those of one device, for clients that are away within the bounds of a device: the
+/// oldest messages give way.
+pub(crate) fn bound_device(sessions: &[Arc<Session>], config: &Config, metrics: &Metrics) {
+    loop {
+        let (mut messages, mut bytes) = (0, 0);
+        let mut oldest: Option<(Instant, &Arc<Session>)> = None;
+        for session in sessions {
+            let state = session.lock();
+            if state.live.is_some() {
+                continue;
+            }
+            messages += state.queue.len();
+            bytes += state.queued_bytes;
+            if let Some(Item::Message(first)) = state.queue.front()
+                && oldest.is_none_or(|(at, _)| first.message.at < at)
+            {
+                oldest = Some((first.message.at, session));
+            }
+        }
+        let within = !exceeds(
+            messages,
+            bytes,
+            config.offline_queue_messages,
+            config.offline_queue_bytes,
+        );
+        match oldest {
+            Some((_, session)) if !within => session.lock().drop_oldest(Dropped::OfflineQueueFull, metrics),
+            _ => return,
+        }
+    }
+}
+
+/// Whether so much is too much. A single message is never too large: packets have a limit of their own.
+fn exceeds(messages: usize, bytes: usize, max_messages: usize, max_bytes: usize) -> bool {
+    messages > max_messages || (bytes > max_bytes && messages > 1)
 }
 
 impl State {
@@ -103,7 +145,7 @@ impl State {
     }
 
     fn exceeds(&self, messages: usize, bytes: usize) -> bool {
-        self.queue.len() > messages || (self.queued_bytes > bytes && self.queue.len() > 1)
+        exceeds(self.queue.len(), self.queued_bytes, messages, bytes)
     }
 
     /// QoS 0 gives way first; a client whose QoS 1 and 2 messages overflow is ended, for it doesn't read.

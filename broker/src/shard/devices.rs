@@ -16,7 +16,7 @@ use crate::{
     backend::SessionInfo,
     broker::Core,
     message::{Message, Outgoing},
-    session::{Claim, Delivery, Live, Newcomer, Session},
+    session::{Claim, Delivery, Live, Newcomer, Session, bound_device},
     status::DeviceStatus,
 };
 
@@ -152,6 +152,7 @@ impl State {
             &core.config,
             &core.metrics,
         );
+        bound_device(&device.sessions, &core.config, &core.metrics);
         let others = device.live().next().is_some() || device.successors > 0;
         if device.successors > 0 {
             device.predecessor = Some((Arc::clone(&live.info), reason));

@@ -31,7 +31,7 @@ use crate::{
     error::ShuttingDown,
     message::Message,
     metrics::{Dropped, Limit, Metrics},
-    session::{Delivery, Session, Subscription},
+    session::{Delivery, Session, Subscription, bound_device},
 };
 
 /// One shard.
@@ -129,14 +129,15 @@ impl Shard {
     pub(crate) fn deliver(&self, message: &Arc<Message>, config: &Config, metrics: &Metrics) {
         let mut state = self.lock();
         let State { devices, fleet, .. } = &mut *state;
-        let offer = |session: &Arc<Session>, found: Match| {
+        let mut kept = false;
+        let mut offer = |session: &Arc<Session>, found: Match| {
             let delivery = Delivery {
                 message: Arc::clone(message),
                 qos: message.qos.less_value(found.qos),
                 retain: message.retain && found.retain_as_published,
                 ids: found.ids,
             };
-            session.offer(delivery, config, metrics);
+            kept |= session.offer(delivery, config, metrics);
         };
         let mut own = devices
             .get_mut(&message.topic.serial)
@@ -168,6 +169,9 @@ impl Shard {
                 Some((session, found)) => offer(&session, found),
                 None => metrics.dropped(Dropped::NoMember),
             }
+        }
+        if kept && let Some(device) = devices.get(&message.topic.serial) {
+            bound_device(&device.sessions, config, metrics);
         }
     }
 

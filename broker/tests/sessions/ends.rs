@@ -3,21 +3,6 @@
 use super::*;
 
 #[tokio::test]
-async fn what_waits_is_bounded_by_age() {
-    let server = Server::with(|config| config.offline_queue_age = Duration::ZERO).await;
-    away(&server).await;
-    command(&server, "1", QoS::AtLeastOnce).await;
-    command(&server, "2", QoS::AtLeastOnce).await;
-    server.settled().await;
-    let mut client = back(&server).await;
-    client.silent().await;
-    assert_eq!(
-        server.metric("setpoint_mqtt_messages_dropped_total{reason=\"too_old\"}"),
-        2
-    );
-}
-
-#[tokio::test]
 async fn a_session_ends_with_its_expiry() {
     let server = Server::start().await;
     let mut client = server.v5().await;
