@@ -15,6 +15,7 @@ mod account;
 mod acks;
 mod audit;
 mod authorization;
+mod browser;
 mod claiming;
 mod commands;
 mod credentials;
