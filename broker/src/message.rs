@@ -1,6 +1,6 @@
 //! Messages on their way through the edge.
 
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, sync::atomic::AtomicBool};
 
 use bytes::Bytes;
 use bytestring::ByteString;
@@ -21,8 +21,8 @@ pub struct Outgoing {
     pub qos: QoS,
     /// Whether it also waits for those who subscribe later.
     pub retain: bool,
-    /// Told to [`crate::Backend::delivered`] when the device itself acknowledges the message. For a retained one it
-    /// is also its version: a lower one never replaces a higher.
+    /// Told to [`crate::Backend::delivered`] when the device itself acknowledges the message for the first time. For a
+    /// retained one it is also its version: a lower one never replaces a higher.
     pub receipt: Option<u64>,
 }
 
@@ -51,6 +51,9 @@ pub(crate) struct Message {
     pub(crate) sequence: u64,
     /// Put in place by [`crate::Handle::restore`]: for those who don't have its receipt yet.
     pub(crate) restored: bool,
+    /// The backend was told that the device has it. A fleet that comes back acknowledges documents that it had
+    /// before, and of which there is nothing more to say.
+    pub(crate) told: AtomicBool,
 }
 
 impl Message {
@@ -68,6 +71,7 @@ impl Message {
             at: Instant::now(),
             sequence: 0,
             restored,
+            told: AtomicBool::new(false),
         }
     }
 

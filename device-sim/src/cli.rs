@@ -73,9 +73,12 @@ pub(crate) struct BenchCommon {
     /// Measure the peer alone
     #[arg(long, requires = "peer")]
     pub(crate) peer_only: bool,
-    /// Process id of the server, to read its memory
+    /// Process id of the server, to read its memory and its processor time
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,
+    /// Wait this long after registering the devices: what that leaves the server to do is not what is measured
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "2s")]
+    pub(crate) settle: Duration,
     /// How the devices are named
     #[arg(long, default_value = "BENCH-")]
     pub(crate) prefix: String,

@@ -2,6 +2,7 @@
 
 mod cli;
 mod enrol;
+mod measure;
 mod output;
 mod run;
 
@@ -57,9 +58,9 @@ fn main() -> ExitCode {
 async fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         None => Box::pin(run::devices(cli.run)).await,
-        Some(Command::Bench(Bench::Idle(args))) => Box::pin(run::bench(args)).await,
-        Some(Command::Bench(Bench::Settings(args))) => Box::pin(run::bench(args)).await,
-        Some(Command::Bench(Bench::Telemetry(args))) => Box::pin(run::bench(args)).await,
-        Some(Command::Bench(Bench::Storm(args))) => Box::pin(run::bench(args)).await,
+        Some(Command::Bench(Bench::Idle(args))) => Box::pin(measure::bench(args)).await,
+        Some(Command::Bench(Bench::Settings(args))) => Box::pin(measure::bench(args)).await,
+        Some(Command::Bench(Bench::Telemetry(args))) => Box::pin(measure::bench(args)).await,
+        Some(Command::Bench(Bench::Storm(args))) => Box::pin(measure::bench(args)).await,
     }
 }

@@ -24,6 +24,15 @@ pub struct Credential {
     pub stolen: bool,
 }
 
+/// The device whose credential was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replaced {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Whether it was reported stolen, and stays refused.
+    pub stolen: bool,
+}
+
 fn hash(bytes: &[u8]) -> Result<SecretHash> {
     let wrong = || Error::Query(sqlx::Error::Decode("a credential's hash is not 32 bytes".into()));
     SecretHash::from_stored(bytes).ok_or_else(wrong)
@@ -102,13 +111,13 @@ impl Store {
         hash: &SecretHash,
         grace_until: Option<DateTime<Utc>>,
         entry: &NewEntry,
-    ) -> Result<Option<DeviceId>> {
+    ) -> Result<Option<Replaced>> {
         let facts = Facts::CredentialRotated {
             actor: entry.actor.clone(),
         };
         let mut transaction = self.pool.begin().await?;
-        let id = sqlx::query_scalar!(
-            "WITH device AS (SELECT id FROM devices WHERE serial = $1 FOR KEY SHARE),
+        let device = sqlx::query!(
+            r#"WITH device AS (SELECT id, stolen_at FROM devices WHERE serial = $1 FOR KEY SHARE),
              credential AS (
                  INSERT INTO device_credentials AS c (device_id, hash, created_at) SELECT id, $2, $3 FROM device
                  ON CONFLICT (device_id) DO UPDATE
@@ -116,7 +125,7 @@ impl Store {
                      previous_hash = CASE WHEN $6::timestamptz IS NULL THEN NULL ELSE c.hash END),
              event AS (
                  INSERT INTO device_events (device_id, at, kind, data) SELECT id, $3, $4, $5 FROM device)
-             SELECT id FROM device",
+             SELECT id, stolen_at IS NOT NULL AS "stolen!" FROM device"#,
             serial.as_str(),
             hash.as_bytes().as_slice(),
             entry.at,
@@ -126,10 +135,13 @@ impl Store {
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some(id) = id else { return Ok(None) };
+        let Some(device) = device else { return Ok(None) };
         audit::write(&mut transaction, entry).await?;
         transaction.commit().await?;
-        Ok(Some(DeviceId(id)))
+        Ok(Some(Replaced {
+            device_id: DeviceId(device.id),
+            stolen: device.stolen,
+        }))
     }
 
     /// Ends the former tokens whose grace is over; the devices they were of.

@@ -90,6 +90,22 @@ impl Store {
         Ok(entries)
     }
 
+    /// Deletes the entries of a deleted device: those that were on their way when the rest went with it. Returns how
+    /// many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn purge_timeline(&self, device_id: DeviceId) -> Result<u64> {
+        let deleted = sqlx::query!(
+            "DELETE FROM device_events WHERE device_id = $1
+             AND NOT EXISTS (SELECT FROM devices WHERE id = $1)",
+            device_id.0,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(deleted.rows_affected())
+    }
+
     /// Deletes entries from before `keep_from`, at most `limit`. Returns how many.
     ///
     /// # Errors

@@ -91,13 +91,19 @@ impl Credentials {
     /// Ends what was known of a device: to be called when the change is committed, before its sessions are ended.
     pub fn revoke(&self, serial: &Serial) {
         self.with(|known| {
-            known.epoch += 1;
-            let epoch = known.epoch;
-            known.revoked.push_back((epoch, serial.clone()));
-            if known.revoked.len() > MAX_REVOCATIONS {
-                known.revoked.pop_front();
+            known.revoke(serial);
+        });
+    }
+
+    /// The same, when the device has a new credential at once, of a change begun at `epoch`. It is remembered unless
+    /// another change came in between.
+    fn replace(&self, credential: &Credential, epoch: u64) {
+        self.with(|known| {
+            let last = known.is_current(&credential.serial, epoch);
+            known.revoke(&credential.serial);
+            if last {
+                known.remember(credential);
             }
-            known.devices.remove(serial);
         });
     }
 
@@ -106,19 +112,11 @@ impl Credentials {
     }
 
     /// Remembers a credential that was read at `epoch`, unless it was revoked since.
-    fn remember(&self, credential: &Credential, epoch: u64) {
+    pub(super) fn remember(&self, credential: &Credential, epoch: u64) {
         self.with(|known| {
-            if !known.is_current(&credential.serial, epoch) {
-                return;
+            if known.is_current(&credential.serial, epoch) {
+                known.remember(credential);
             }
-            if known.devices.len() >= MAX_REMEMBERED && !known.devices.contains_key(&credential.serial) {
-                // Any other will do: who comes back is read again.
-                let Some(other) = known.devices.keys().next().cloned() else {
-                    return;
-                };
-                known.devices.remove(&other);
-            }
-            known.devices.insert(credential.serial.clone(), credential.into());
         });
     }
 
@@ -128,6 +126,26 @@ impl Credentials {
 }
 
 impl Known {
+    fn revoke(&mut self, serial: &Serial) {
+        self.epoch += 1;
+        self.revoked.push_back((self.epoch, serial.clone()));
+        if self.revoked.len() > MAX_REVOCATIONS {
+            self.revoked.pop_front();
+        }
+        self.devices.remove(serial);
+    }
+
+    fn remember(&mut self, credential: &Credential) {
+        if self.devices.len() >= MAX_REMEMBERED && !self.devices.contains_key(&credential.serial) {
+            // Any other will do: who comes back is read again.
+            let Some(other) = self.devices.keys().next().cloned() else {
+                return;
+            };
+            self.devices.remove(&other);
+        }
+        self.devices.insert(credential.serial.clone(), credential.into());
+    }
+
     fn is_current(&self, serial: &Serial, epoch: u64) -> bool {
         if epoch == self.epoch {
             return true;
@@ -228,6 +246,7 @@ impl App {
         if grace > MAX_GRACE {
             return Err(Error::invalid("grace", "at most 30 days"));
         }
+        let epoch = self.credentials.epoch();
         let secret = Secret::generate(DEVICE_TOKEN_PREFIX).map_err(Error::internal)?;
         let entry = self.entry(actor, Action::RotateCredential.name(), object(serial));
         let entry = entry.after(serde_json::json!({"grace_seconds": grace.as_secs()}));
@@ -240,12 +259,20 @@ impl App {
             .store
             .replace_credential(serial, &secret.hash(), grace_until, &entry)
             .await?;
-        replaced.ok_or(Error::NotFound { what: "device" })?;
+        let replaced = replaced.ok_or(Error::NotFound { what: "device" })?;
         if grace_until.is_some() {
             // The sessions of the old token go on until its grace is over.
             self.credentials.revoke(serial);
         } else {
-            self.end_credential(serial).await;
+            let credential = Credential {
+                device_id: replaced.device_id,
+                serial: serial.clone(),
+                hash: secret.hash(),
+                previous: None,
+                stolen: replaced.stolen,
+            };
+            self.credentials.replace(&credential, epoch);
+            self.end_sessions(serial).await;
         }
         tracing::info!(%serial, by = actor.label(), ?grace, "device credential replaced");
         Ok((secret, at))
@@ -282,6 +309,10 @@ impl App {
     /// Ends what the old credential opened; the change stands in the database already.
     pub(super) async fn end_credential(&self, serial: &Serial) {
         self.credentials.revoke(serial);
+        self.end_sessions(serial).await;
+    }
+
+    async fn end_sessions(&self, serial: &Serial) {
         self.ingest.forget(serial);
         self.broker
             .end_device(serial, DisconnectReason::CredentialRevoked)
@@ -300,85 +331,4 @@ fn signed_in(held: Held, epoch: u64) -> Result<SignedIn, Error> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn credential(serial: &str, secret: &[u8]) -> Credential {
-        Credential {
-            device_id: DeviceId(1),
-            serial: serial.parse().unwrap(),
-            hash: SecretHash::of(secret),
-            previous: None,
-            stolen: false,
-        }
-    }
-
-    #[test]
-    fn a_look_that_began_before_a_revocation_is_not_remembered() {
-        let credentials = Credentials::default();
-        let old = credential("A", b"old");
-        let before = credentials.epoch();
-        credentials.revoke(&old.serial);
-        credentials.remember(&old, before);
-        assert!(credentials.get(&old.serial).0.is_none());
-        credentials.remember(&credential("A", b"new"), credentials.epoch());
-        assert!(
-            credentials
-                .get(&old.serial)
-                .0
-                .unwrap()
-                .hash
-                .matches(&SecretHash::of(b"new"))
-        );
-    }
-
-    #[test]
-    fn a_former_token_holds_within_its_grace_alone() {
-        let now = DateTime::UNIX_EPOCH;
-        let credential = Credential {
-            previous: Some((SecretHash::of(b"old"), now + TimeDelta::hours(1))),
-            ..credential("A", b"new")
-        };
-        let held = Held::from(&credential);
-        for (secret, hours, takes) in [
-            ("new", 0, true),
-            ("old", 0, true),
-            ("old", 1, false),
-            ("new", 1, true),
-        ] {
-            let at = now + TimeDelta::hours(hours);
-            assert_eq!(
-                held.takes(&SecretHash::of(secret.as_bytes()), at),
-                takes,
-                "{secret} at {at}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_sign_in_holds_until_its_own_device_is_revoked() {
-        let credentials = Credentials::default();
-        let (a, b): (Serial, Serial) = ("A".parse().unwrap(), "B".parse().unwrap());
-        let epoch = credentials.epoch();
-        credentials.revoke(&b);
-        assert!(credentials.is_current(&a, epoch));
-        assert!(!credentials.is_current(&b, epoch));
-        assert!(credentials.is_current(&b, credentials.epoch()));
-        credentials.revoke(&a);
-        assert!(!credentials.is_current(&a, epoch));
-    }
-
-    #[test]
-    fn a_sign_in_older_than_every_remembered_revocation_does_not_hold() {
-        let credentials = Credentials::default();
-        let (a, b): (Serial, Serial) = ("A".parse().unwrap(), "B".parse().unwrap());
-        let epoch = credentials.epoch();
-        for _ in 0..MAX_REVOCATIONS {
-            credentials.revoke(&b);
-        }
-        assert!(credentials.is_current(&a, epoch));
-        credentials.revoke(&b);
-        assert!(!credentials.is_current(&a, epoch));
-        assert!(credentials.is_current(&a, epoch + 1));
-    }
-}
+mod tests;

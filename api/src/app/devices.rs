@@ -8,6 +8,7 @@ use setpoint_model::{
 };
 use setpoint_store::{
     self as store,
+    credentials::Credential,
     devices::{Device, DeviceFilter, DeviceSort, FirstSettings, Position, UnsettledDevice},
 };
 
@@ -42,6 +43,7 @@ impl App {
             .await?
             .ok_or_else(unknown_model)?;
         let secret = Secret::generate(DEVICE_TOKEN_PREFIX).map_err(Error::internal)?;
+        let epoch = self.credentials.epoch();
         let at = self.clock.now();
         let mut device = self
             .store
@@ -55,6 +57,15 @@ impl App {
         device
             .commit(&first, Some(&secret.hash()), &actor.label())
             .await?;
+        // It is about to connect, and perhaps thousands with it.
+        let credential = Credential {
+            device_id: id,
+            serial: new.serial.clone(),
+            hash: secret.hash(),
+            previous: None,
+            stolen: false,
+        };
+        self.credentials.remember(&credential, epoch);
         tracing::info!(serial = %new.serial, by = actor.label(), "device made");
         let given = self.hints.settings.device(id.0);
         given.looked_at(PUBLISH_PATIENCE).await;

@@ -86,7 +86,7 @@ impl Timeline {
         let mut counted = self.0.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if counted.begun.elapsed() >= WINDOW || counted.entries.len() >= MAX_COUNTED {
             counted.begun = Instant::now();
-            counted.entries.clear();
+            counted.entries = HashMap::new();
         }
         let count = counted.entries.entry(entry.serial.clone()).or_default();
         let refusal = is_refusal(entry.facts.kind());

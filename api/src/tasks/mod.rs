@@ -6,6 +6,7 @@
 pub mod audit_writer;
 pub mod expiry;
 pub mod factory_imports;
+mod gather;
 pub mod partitions;
 pub mod presence_writer;
 pub mod purges;

@@ -10,10 +10,8 @@ use setpoint_store::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::gather::Gathering;
 use crate::app::{self, App};
-
-/// How long changes gather, so that a storm of reconnects is a few statements.
-const GATHER: Duration = Duration::from_millis(50);
 
 /// Devices in one statement.
 const STEP: usize = 5_000;
@@ -73,14 +71,19 @@ pub async fn restore(app: &App) -> Result<usize, app::Error> {
 
 /// Writes changes until `stop`, then the last ones, and takes offline whatever is left.
 pub async fn run(app: App, stop: CancellationToken) {
+    let mut gathering = Gathering::default();
     while stop.run_until_cancelled(app.presence.waiting()).await.is_some() {
-        stop.run_until_cancelled(tokio::time::sleep(GATHER)).await;
-        if let Err(error) = flush(&app).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "presence waits for Postgres"
-            );
-            stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+        stop.run_until_cancelled(tokio::time::sleep(gathering.pause()))
+            .await;
+        match flush(&app).await {
+            Ok(rows) => gathering.wrote(rows),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "presence waits for Postgres"
+                );
+                stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+            }
         }
     }
     let ended = async {
@@ -98,8 +101,8 @@ pub async fn run(app: App, stop: CancellationToken) {
     }
 }
 
-/// Writes all that is waiting; what can't be written waits on.
-async fn flush(app: &App) -> Result<(), Error> {
+/// Writes all that is waiting; what can't be written waits on. Returns how many rows.
+async fn flush(app: &App) -> Result<usize, Error> {
     let mut taken = app.presence.take();
     let changes: Vec<PresenceChange> = taken.changes.values().cloned().collect();
     let seen: Vec<_> = taken
@@ -124,7 +127,7 @@ async fn flush(app: &App) -> Result<(), Error> {
     if done.is_err() {
         app.presence.put_back(taken);
     }
-    done
+    done.map(|()| changes.len() + seen.len())
 }
 
 fn forget<T>(waiting: &mut std::collections::HashMap<Serial, T>, serial: &Serial) {

@@ -1,4 +1,4 @@
-//! Removes the telemetry of deleted devices, partition by partition.
+//! Removes what is left of deleted devices: telemetry, partition by partition, and timeline entries that came late.
 
 use std::time::Duration;
 
@@ -48,6 +48,7 @@ pub async fn purge(app: &App) -> Result<(), Error> {
         for partition in &partitions {
             samples += app.store.purge_partition(partition, device_id).await?;
         }
+        app.store.purge_timeline(device_id).await?;
         if settled {
             app.store.finish_purge(device_id).await?;
         }

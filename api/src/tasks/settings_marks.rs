@@ -4,10 +4,8 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::gather::Gathering;
 use crate::app::App;
-
-/// How long marks gather.
-const GATHER: Duration = Duration::from_millis(50);
 
 /// Marks in one statement.
 const STEP: usize = 2_000;
@@ -17,18 +15,23 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Writes marks until `stop`, then the last ones.
 pub async fn run(app: App, stop: CancellationToken) {
+    let mut gathering = Gathering::default();
     while stop
         .run_until_cancelled(app.settings.marks.wait())
         .await
         .is_some()
     {
-        stop.run_until_cancelled(tokio::time::sleep(GATHER)).await;
-        if let Err(error) = flush(&app).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "delivery marks wait for Postgres"
-            );
-            stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+        stop.run_until_cancelled(tokio::time::sleep(gathering.pause()))
+            .await;
+        match flush(&app).await {
+            Ok(rows) => gathering.wrote(rows),
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "delivery marks wait for Postgres"
+                );
+                stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+            }
         }
     }
     if let Err(error) = flush(&app).await {
@@ -39,12 +42,15 @@ pub async fn run(app: App, stop: CancellationToken) {
     }
 }
 
-async fn flush(app: &App) -> Result<(), setpoint_store::Error> {
+/// Writes all that is waiting. Returns how many rows.
+async fn flush(app: &App) -> Result<usize, setpoint_store::Error> {
+    let mut rows = 0;
     loop {
         let marks = app.settings.marks.next(STEP);
         if marks.is_empty() {
-            return Ok(());
+            return Ok(rows);
         }
+        rows += marks.len();
         app.store.mark_settings(&marks).await?;
         app.settings.marks.written(marks);
     }

@@ -6,10 +6,8 @@ use setpoint_model::timeline::Entry;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::gather::Gathering;
 use crate::app::App;
-
-/// How long entries gather.
-const GATHER: Duration = Duration::from_millis(50);
 
 /// Entries in one statement.
 const STEP: usize = 5_000;
@@ -20,6 +18,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Empties `queue` until `stop`, then writes what is left and ends.
 pub async fn run(app: App, mut queue: mpsc::Receiver<Entry>, stop: CancellationToken) {
     let mut entries = Vec::new();
+    let mut gathering = Gathering::default();
     loop {
         if stop
             .run_until_cancelled(queue.recv_many(&mut entries, STEP))
@@ -28,8 +27,9 @@ pub async fn run(app: App, mut queue: mpsc::Receiver<Entry>, stop: CancellationT
         {
             queue.close();
         }
-        if !stop.is_cancelled() {
-            stop.run_until_cancelled(tokio::time::sleep(GATHER)).await;
+        if entries.len() < STEP && !stop.is_cancelled() {
+            stop.run_until_cancelled(tokio::time::sleep(gathering.pause()))
+                .await;
         }
         while entries.len() < STEP {
             match queue.try_recv() {
@@ -61,6 +61,7 @@ pub async fn run(app: App, mut queue: mpsc::Receiver<Entry>, stop: CancellationT
                 return;
             }
         }
-        entries.clear();
+        gathering.wrote(entries.len());
+        entries = Vec::new();
     }
 }

@@ -1,6 +1,10 @@
 //! The end of a connection: registry, presence, will, last words.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use rmqtt_codec::v5::{Disconnect, DisconnectReasonCode, Packet};
@@ -279,6 +283,7 @@ async fn say(core: &Core, backend: &Arc<dyn Backend>, info: &Arc<SessionInfo>, w
         at: Instant::now(),
         sequence: 0,
         restored: false,
+        told: AtomicBool::new(false),
     };
     if core.publish(message).await.is_ok() {
         backend.inbound(inbound, Ack::new(|_| ())).await;

@@ -2,7 +2,10 @@
 
 use std::{
     num::NonZeroU16,
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -198,6 +201,7 @@ where
             at: Instant::now(),
             sequence: 0,
             restored: false,
+            told: AtomicBool::new(false),
         };
         let ack: Ack = self.live.ack(kind);
         let (core, backend) = (self.core, self.backend);
@@ -285,7 +289,9 @@ where
                 let mut state = self.live.session.lock();
                 state.settings_acked = state.settings_acked.max(Some(version));
             }
-            self.backend.delivered(&message.topic, receipt);
+            if !message.told.swap(true, Ordering::Relaxed) {
+                self.backend.delivered(&message.topic, receipt);
+            }
         }
         Ok(true)
     }

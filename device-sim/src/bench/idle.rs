@@ -16,7 +16,9 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Bench, BenchError, Report, Target, failed, memory::resident_kib, session::Session};
+use super::{
+    Bench, BenchError, Report, Target, cpu::CpuTime, failed, memory::resident_kib, session::Session,
+};
 use crate::summary::Latencies;
 
 /// The bench `idle`.
@@ -47,7 +49,8 @@ impl Bench for Idle {
         let end = CancellationToken::new();
         let shared = Arc::new(target.clone());
         let mut devices = JoinSet::new();
-        let began = Instant::now();
+        let cpu = || target.pid.and_then(CpuTime::of);
+        let (began, cpu_before) = (Instant::now(), cpu());
         for login in &target.logins {
             let login = login.clone();
             let (slots, connected) = (Arc::clone(&slots), Arc::clone(&connected));
@@ -89,12 +92,17 @@ impl Bench for Idle {
         sleep(self.hold).await;
         let after = target.pid.and_then(resident_kib);
 
-        let leaving = Instant::now();
+        // What connecting left to be written is written by now, and counts.
+        let (leaving, cpu_held) = (Instant::now(), cpu());
         end.cancel();
         while let Some(ended) = devices.join_next().await {
             ended??;
         }
         let left = leaving.elapsed();
+        if cpu_held.is_some() {
+            sleep(self.hold).await;
+        }
+        let cpu_after = cpu();
 
         let sessions = u64::from(all);
         let mut report = Report::new("idle", &target.name);
@@ -102,6 +110,10 @@ impl Bench for Idle {
         report.rate("connects", "connects", sessions, connecting);
         report.latencies("connect", "connect and subscribe", connects.quantiles());
         report.rate("disconnects", "disconnects", sessions, left);
+        if let (Some(before), Some(held), Some(after)) = (cpu_before, cpu_held, cpu_after) {
+            report.cpu("connect", "connect and subscribe", sessions, held.since(before));
+            report.cpu("disconnect", "disconnect", sessions, after.since(held));
+        }
         report.count("lost", "sessions lost", lost.load(Ordering::Relaxed));
         if let (Some(before), Some(after)) = (before, after) {
             let grown = u32::try_from(after.saturating_sub(before)).map_or(f64::MAX, f64::from);

@@ -3,6 +3,7 @@
 //! Every bench runs the same code against both: the difference is how a setting is changed (over REST here,
 //! by a retained publish there) and whether devices sign in.
 
+pub mod cpu;
 pub mod idle;
 pub mod memory;
 pub mod peer;
@@ -34,7 +35,7 @@ pub struct Target {
     pub logins: Vec<Login>,
     /// How settings are changed.
     pub changes: Changes,
-    /// Its process, to read its memory.
+    /// Its process, to read its memory and its processor time.
     pub pid: Option<u32>,
 }
 

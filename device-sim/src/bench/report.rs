@@ -4,6 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use serde_json::{Map, Value, json};
 
+use super::cpu::CpuTime;
 use crate::summary::Quantiles;
 
 /// What a figure is counted in.
@@ -13,6 +14,8 @@ pub enum Unit {
     Count,
     /// Things a second.
     PerSecond,
+    /// Microseconds.
+    Microseconds,
     /// Milliseconds.
     Milliseconds,
     /// Seconds.
@@ -116,6 +119,28 @@ impl Report {
         self.push(format!("{key}_kib"), label.to_owned(), kib, Unit::KiB);
     }
 
+    /// Adds the processor time of one of `count` operations that took `used` together: the server's own, and its
+    /// database's if that runs under it.
+    #[expect(clippy::cast_precision_loss, reason = "no bench counts to 2^52")]
+    pub fn cpu(&mut self, key: &str, label: &str, count: u64, used: CpuTime) {
+        let each = |time: Duration| time.as_secs_f64() * 1e6 / count.max(1) as f64;
+        let (own, under) = (each(used.own), each(used.under));
+        self.push(
+            format!("{key}_cpu_us"),
+            format!("{label} CPU"),
+            own,
+            Unit::Microseconds,
+        );
+        if !used.under.is_zero() {
+            self.push(
+                format!("{key}_database_cpu_us"),
+                format!("{label} CPU of database"),
+                under,
+                Unit::Microseconds,
+            );
+        }
+    }
+
     /// One flat JSON object.
     pub fn to_json(&self) -> Value {
         let mut object = Map::new();
@@ -174,6 +199,7 @@ fn cell(figure: &Figure) -> String {
     match figure.unit {
         Unit::Count => thousands(figure.value),
         Unit::PerSecond => format!("{}/s", thousands(figure.value)),
+        Unit::Microseconds => format!("{:.1} us", figure.value),
         Unit::Milliseconds => format!("{:.2} ms", figure.value),
         Unit::Seconds => format!("{:.2} s", figure.value),
         Unit::KiB if figure.value < 1024.0 => format!("{:.1} KiB", figure.value),

@@ -23,8 +23,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bench, BenchError, Report, Target, failed, idle::first_error, memory::resident_kib, session::KEEP_ALIVE,
-    topic,
+    Bench, BenchError, Report, Target, cpu::CpuTime, failed, idle::first_error, memory::resident_kib,
+    session::KEEP_ALIVE, topic,
 };
 use crate::{
     summary::Latencies,
@@ -109,13 +109,14 @@ impl Bench for TelemetryBench {
             error = first_error(&mut publishers) => return Err(error),
         }
         counters.counting.store(true, Ordering::Relaxed);
-        let began = Instant::now();
+        let cpu = || target.pid.and_then(CpuTime::of);
+        let (began, cpu_before) = (Instant::now(), cpu());
         tokio::select! {
             () = sleep(self.time) => {}
             error = first_error(&mut publishers) => return Err(error),
         }
         counters.counting.store(false, Ordering::Relaxed);
-        let counted = began.elapsed();
+        let (counted, cpu_after) = (began.elapsed(), cpu());
         end.cancel();
         while let Some(ended) = publishers.join_next().await {
             ended??;
@@ -135,6 +136,9 @@ impl Bench for TelemetryBench {
             counted,
         );
         report.latencies("puback", "PUBACK", counters.latencies.quantiles());
+        if let (Some(before), Some(after)) = (cpu_before, cpu_after) {
+            report.cpu("message", "message", acknowledged, after.since(before));
+        }
         report.count(
             "out_of_order",
             "PUBACK out of order",

@@ -191,7 +191,8 @@ impl LockedSettings {
             "WITH gone AS (
                  DELETE FROM devices d USING device_settings s WHERE d.id = $1 AND s.device_id = d.id
                  RETURNING d.id, d.serial, s.version),
-             purge AS (INSERT INTO purges (device_id, requested_at) SELECT id, $2 FROM gone)
+             purge AS (INSERT INTO purges (device_id, requested_at) SELECT id, $2 FROM gone),
+             events AS (DELETE FROM device_events e USING gone WHERE e.device_id = gone.id)
              INSERT INTO retired_serials (serial, settings_version) SELECT serial, version FROM gone
              ON CONFLICT (serial) DO UPDATE
              SET settings_version = greatest(retired_serials.settings_version, excluded.settings_version)",

@@ -9,7 +9,7 @@ use setpoint_model::{
 };
 
 use super::*;
-use crate::{Store, audit::NewEntry, testing};
+use crate::{Store, audit::NewEntry, credentials::Replaced, testing};
 
 fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds)
@@ -239,7 +239,10 @@ async fn a_credential_is_replaced_and_revoked() {
     assert!(store.credential(&a).await.unwrap().unwrap().hash.matches(&old));
     assert_eq!(
         store.replace_credential(&a, &new, None, &entry(1)).await.unwrap(),
-        Some(id)
+        Some(Replaced {
+            device_id: id,
+            stolen: false
+        })
     );
     assert!(store.credential(&a).await.unwrap().unwrap().hash.matches(&new));
     assert_eq!(store.credentials_page(DeviceId(0), 10).await.unwrap().len(), 1);

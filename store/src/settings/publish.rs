@@ -137,7 +137,8 @@ impl Store {
         Ok(id.map(DeviceId))
     }
 
-    /// Writes marks in one statement; each version stands there once. Those of devices that are gone are passed over.
+    /// Writes marks in one statement; each version stands there once. Those of devices that are gone are passed over,
+    /// and those that change nothing lock nothing.
     ///
     /// # Errors
     /// When the database fails.
@@ -153,7 +154,10 @@ impl Store {
                  FROM fast, unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::timestamptz[])
                       AS m (serial, version, published, delivered)
                  JOIN devices d ON d.serial = m.serial
+                 JOIN settings_versions v ON v.device_id = d.id AND v.version = m.version
                  JOIN device_settings s ON s.device_id = d.id
+                 WHERE v.published_at IS NULL OR least(m.published, m.delivered) < v.published_at
+                    OR (m.delivered IS NOT NULL AND (v.delivered_at IS NULL OR m.delivered < v.delivered_at))
                  ORDER BY d.id FOR NO KEY UPDATE OF s)
              UPDATE settings_versions v
              SET published_at = least(v.published_at, m.published, m.delivered),

@@ -127,3 +127,19 @@ async fn what_happened_to_an_earlier_device_of_the_serial_is_not_told_of_the_new
         [2]
     );
 }
+
+#[tokio::test]
+async fn what_comes_after_a_deletion_goes_with_what_else_is_left_of_the_device() {
+    let (database, store, ids, now) = store(&["A", "B"]).await;
+    store
+        .write_timeline(&[entry("A", now, 1), entry("A", now, 2), entry("B", now, 3)])
+        .await
+        .unwrap();
+    database.execute("DELETE FROM devices WHERE serial = 'A'").await;
+    assert_eq!(store.purge_timeline(ids[0]).await.unwrap(), 2);
+    assert_eq!(store.purge_timeline(ids[1]).await.unwrap(), 0, "it is there");
+    assert_eq!(
+        versions(&store.timeline(ids[1], &[], None, 10).await.unwrap()),
+        [3]
+    );
+}

@@ -111,6 +111,10 @@ impl Marks {
                     waiting.remove(&key);
                 }
             }
+            if waiting.is_empty() {
+                // A storm's room is not kept.
+                *waiting = HashMap::new();
+            }
         });
     }
 
