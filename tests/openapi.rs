@@ -20,8 +20,8 @@ const ROUTES: [(&str, &[&str]); 16] = [
     ("/sessions/{id}", &["get", "delete"]),
     ("/tokens", &["get", "post"]),
     ("/tokens/{id}", &["delete"]),
-    ("/models", &["get"]),
-    ("/models/{name}", &["get"]),
+    ("/models", &["get", "post"]),
+    ("/models/{name}", &["get", "put", "patch", "delete"]),
 ];
 
 async fn document(server: &Harness) -> Value {

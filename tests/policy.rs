@@ -50,10 +50,20 @@ const OPERATIONS: &[(&str, &str, [u16; 5])] = &[
     ("get /factory/imports/{id}",                  "devices:write",   [401, 403, 403, 403, 404]),
     ("get /events",                                "devices:read",    [401, 200, 200, 200, 200]),
     ("get /models",                                "models:read",     [401, 200, 200, 200, 200]),
+    ("post /models",                               "models:write",    [401, 403, 403, 403, 422]),
+    ("get /models/export",                         "models:read",     [401, 200, 200, 200, 200]),
+    ("post /models/import",                        "models:write",    [401, 403, 403, 403, 422]),
     ("get /models/{name}",                         "models:read",     [401, 200, 200, 200, 200]),
     ("get /sessions",                              "devices:read",    [401, 200, 200, 200, 200]),
     ("get /sessions/{id}",                         "devices:read",    [401, 404, 404, 404, 404]),
     ("delete /sessions/{id}",                      "devices:write",   [401, 403, 404, 404, 404]),
+    ("put /models/{name}",                         "models:write",    [401, 403, 403, 403, 422]),
+    ("patch /models/{name}",                       "models:write",    [401, 403, 403, 403, 200]),
+    ("delete /models/{name}",                      "models:write",    [401, 403, 403, 403, 409]),
+    ("get /models/{name}/header.h",                "models:read",     [401, 200, 200, 200, 200]),
+    ("get /models/{name}/openapi.json",            "models:read",     [401, 200, 200, 200, 200]),
+    ("get /models/{name}/versions",                "models:read",     [401, 200, 200, 200, 200]),
+    ("get /models/{name}/versions/{version}",      "models:read",     [401, 200, 200, 200, 200]),
     ("post /session",                              "",                [422, 422, 422, 422, 422]),
     ("get /session",                               "",                [401, 200, 200, 200, 200]),
     ("delete /session",                            "",                [401, 204, 204, 204, 204]),
@@ -87,6 +97,7 @@ fn full(path: &str) -> String {
 fn split(operation: &str, version: i64) -> (Method, String) {
     let (method, path) = operation.split_once(' ').unwrap();
     let path = full(path)
+        .replace("/models/{name}/versions/{version}", "/models/home/versions/1")
         .replace("{serial}", "HOME-1")
         .replace("{version}", &version.to_string())
         .replace("{name}", "home");

@@ -9,6 +9,7 @@ pub mod credential;
 pub mod device;
 pub mod event;
 pub mod filter;
+pub mod models;
 pub mod presence;
 pub mod role;
 pub mod schedule;

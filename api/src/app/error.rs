@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use setpoint_model::Scope;
 use setpoint_store as store;
 
+use super::models::Misfits;
+
 /// A message per field or settings key, in the caller's own terms.
 pub type FieldErrors = BTreeMap<String, String>;
 
@@ -67,6 +69,9 @@ pub enum Error {
         /// Which, and why.
         errors: FieldErrors,
     },
+    /// Stored values break the rules that are to hold from now on.
+    #[error("{}", .0.sentence())]
+    Misfits(Box<Misfits>),
     /// Larger than the limit.
     #[error("larger than {limit} bytes")]
     TooLarge {

@@ -15,6 +15,9 @@ pub struct Settings {
     pub max_document: usize,
     /// How deep a document may nest.
     pub max_depth: usize,
+    /// The largest model, in bytes of JSON.
+    #[serde(deserialize_with = "units::size")]
+    pub max_model: usize,
     /// How often the publisher looks without a hint.
     #[serde(deserialize_with = "units::duration")]
     pub reconcile_every: Duration,
@@ -94,6 +97,7 @@ impl Settings {
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         positive("settings.max_document", self.max_document)?;
         positive("settings.max_depth", self.max_depth)?;
+        positive("settings.max_model", self.max_model)?;
         if self.reconcile_every.is_zero() {
             return Err(Invalid::new("settings.reconcile_every", "more than 0s"));
         }

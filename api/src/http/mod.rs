@@ -11,6 +11,7 @@ mod cookie;
 mod credentials;
 mod devices;
 mod docs;
+mod etag;
 mod events;
 mod extract;
 mod factory;

@@ -37,6 +37,10 @@ pub struct Problem {
     /// For `version_mismatch`: the version in force.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub current_version: Option<i64>,
+    /// For `stored_values_misfit`: what is stored that the new rules don't take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<app::models::Misfits>)]
+    pub misfits: Option<Box<app::models::Misfits>>,
     /// For `too_many_requests`: seconds to wait, as in `Retry-After`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
@@ -63,6 +67,7 @@ impl Problem {
             request_id: None,
             errors: BTreeMap::new(),
             current_version: None,
+            misfits: None,
             retry_after: None,
         }
     }
@@ -116,6 +121,10 @@ impl From<app::Error> for Problem {
             Error::Invalid { errors } => Self {
                 errors,
                 ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", detail)
+            },
+            Error::Misfits(misfits) => Self {
+                misfits: Some(misfits),
+                ..Self::new(StatusCode::CONFLICT, "stored_values_misfit", detail)
             },
             Error::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail),
             Error::Unavailable(cause) | Error::Contended(cause) => {

@@ -7,11 +7,16 @@ use serde_json::Value;
 
 use super::{Document, rule};
 
+pub mod keywords;
+
 /// Setting key to a short sentence that says which rule its value breaks.
 pub type KeyErrors = BTreeMap<String, String>;
 
 /// The message for a key that the model doesn't have.
 pub const UNKNOWN: &str = "unknown setting";
+
+/// The message for a key that is read-only.
+pub const READ_ONLY: &str = "is read-only: the model's default alone sets it";
 
 /// The longest key, in bytes.
 pub const MAX_KEY: usize = 64;
@@ -29,6 +34,7 @@ pub struct Schema {
 struct Setting {
     validator: Validator,
     schema: Value,
+    read_only: bool,
 }
 
 /// Why a model's `settings` are not a schema.
@@ -61,6 +67,20 @@ pub enum InvalidSchema {
     },
 }
 
+impl InvalidSchema {
+    /// The message without the setting's name.
+    fn into_message(self) -> String {
+        match self {
+            Self::Key { .. } => {
+                "is no setting's name: 1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter".to_owned()
+            }
+            Self::Setting { message, .. } => message,
+            Self::Default { message, .. } => format!("its default {message}"),
+            too_many @ Self::TooMany => too_many.to_string(),
+        }
+    }
+}
+
 impl Schema {
     /// Compiles `settings`: key to JSON Schema.
     ///
@@ -86,6 +106,33 @@ impl Schema {
         Ok(Self { settings: compiled })
     }
 
+    /// What is wrong with each of the schemas of a model: also what is none of the known [`keywords`].
+    pub fn faults(settings: &Document) -> KeyErrors {
+        let mut errors = KeyErrors::new();
+        let mut patterns = 0_usize;
+        for (position, (key, schema)) in settings.iter().enumerate() {
+            let outcome = match keywords::check(schema) {
+                _ if position >= MAX_KEYS => Err(format!("more than {MAX_KEYS} settings")),
+                Ok(more) if patterns.saturating_add(more) > keywords::MAX_PATTERNS => Err(format!(
+                    "more than {} patterns in one model",
+                    keywords::MAX_PATTERNS
+                )),
+                Ok(more) => {
+                    patterns = patterns.saturating_add(more);
+                    let alone = Document::from_iter([(key.clone(), schema.clone())]);
+                    Self::compile(&alone)
+                        .map(drop)
+                        .map_err(InvalidSchema::into_message)
+                }
+                Err(message) => Err(message),
+            };
+            if let Err(message) = outcome {
+                errors.insert(key.clone(), message);
+            }
+        }
+        errors
+    }
+
     /// Whether the model has this setting.
     pub fn contains(&self, key: &str) -> bool {
         self.settings.contains_key(key)
@@ -101,11 +148,23 @@ impl Schema {
     /// Those of `values` that this model knows and accepts, written as [`Self::check`] writes them.
     pub fn accepted(&self, values: &Document) -> Document {
         let accept = |(key, value): (&String, &Value)| {
-            let setting = self.settings.get(key)?;
+            let setting = self.settings.get(key).filter(|setting| !setting.read_only)?;
             let value = setting.whole(value.clone());
             setting.check(&value).ok().map(|()| (key.clone(), value))
         };
         values.iter().filter_map(accept).collect()
+    }
+
+    /// Checks what anything but the model's default may set under one key.
+    ///
+    /// # Errors
+    /// The rule that is broken.
+    pub fn check_value(&self, key: &str, value: &Value) -> Result<(), String> {
+        match self.settings.get(key) {
+            None => Err(UNKNOWN.to_owned()),
+            Some(setting) if setting.read_only => Err(READ_ONLY.to_owned()),
+            Some(setting) => setting.check(&setting.whole(value.clone())),
+        }
     }
 
     /// Checks every key of `values`, and writes whole numbers as such where the schema wants an integer
@@ -120,6 +179,9 @@ impl Schema {
             match self.settings.get(&key) {
                 None => {
                     errors.insert(key, UNKNOWN.to_owned());
+                }
+                Some(setting) if setting.read_only => {
+                    errors.insert(key, READ_ONLY.to_owned());
                 }
                 Some(setting) => {
                     let value = setting.whole(value);
@@ -163,6 +225,7 @@ impl Setting {
         Ok(Self {
             validator,
             schema: schema.clone(),
+            read_only: schema.get(keywords::READ_ONLY) == Some(&Value::Bool(true)),
         })
     }
 

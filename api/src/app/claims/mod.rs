@@ -219,7 +219,7 @@ impl App {
             .or_else(|| factory.map(|factory| factory.model))
             .unwrap_or_else(|| DEFAULT_MODEL.to_owned());
         let demanded = match self.store.model(&model).await? {
-            Some(model) => model.claim_secret || known.is_some(),
+            Some(model) => model.definition.claim_secret || known.is_some(),
             None => true,
         };
         let presented = SecretHash::of(secret.unwrap_or_default().as_bytes());

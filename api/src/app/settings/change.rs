@@ -29,7 +29,9 @@ pub enum Precondition {
 }
 
 impl Precondition {
-    fn check(&self, current: i64) -> Result<(), Error> {
+    /// # Errors
+    /// [`Error::VersionMismatch`] when the current version is another.
+    pub(in crate::app) fn check(&self, current: i64) -> Result<(), Error> {
         match self {
             Self::Version(versions) if !versions.contains(&current) => {
                 Err(Error::VersionMismatch { current })

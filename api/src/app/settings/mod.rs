@@ -26,6 +26,9 @@ pub use metrics::Metrics;
 /// Acknowledgements that may wait to be settled; beyond it their senders wait.
 const MAX_ACKNOWLEDGEMENTS: usize = 4_096;
 
+/// How much deeper a schema may nest than the values that it judges, `settings` and the keys in it included.
+const MODEL_DEPTH: usize = 12;
+
 /// What settings need beside the database. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
@@ -33,6 +36,8 @@ pub struct Engine {
     pub limits: Limits,
     /// Within which time a device is expected to answer, unless its model says otherwise.
     pub expected_within: Duration,
+    /// How large and deep a model may be.
+    pub model_limits: Limits,
     /// Compiled schemas.
     pub schemas: Schemas,
     /// What became of published versions, waiting to be written.
@@ -57,6 +62,10 @@ impl Engine {
                 depth: config.max_depth,
             },
             expected_within: config.expected_within,
+            model_limits: Limits {
+                bytes: config.max_model,
+                depth: config.max_depth.saturating_add(MODEL_DEPTH),
+            },
             schemas: Schemas::default(),
             marks: Marks::new(metrics.marks_dropped.clone()),
             acknowledgements,

@@ -1,6 +1,5 @@
 //! `/devices/{serial}/settings`.
 
-mod etag;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -19,7 +18,7 @@ use setpoint_model::{
 use setpoint_store::settings::Settings;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Context, Json, Path, Payload, Problem};
+use super::{Context, Json, Path, Payload, Problem, etag};
 use crate::app::{Actor, App, Error};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {

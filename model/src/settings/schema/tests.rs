@@ -136,3 +136,20 @@ fn a_schema_that_makes_no_sense_is_refused() {
         assert!(error.starts_with(wanted), "{settings}: {error}");
     }
 }
+
+#[test]
+fn a_read_only_setting_is_set_by_its_default_alone() {
+    let schema = schema(json!({"hardware": {"type": "string", "default": "b", "readOnly": true}}));
+    let read_only = "is read-only: the model's default alone sets it";
+    assert_eq!(message(&schema, "hardware", json!("b")), read_only);
+    assert_eq!(
+        schema.check_value("hardware", &json!("c")),
+        Err(read_only.to_owned())
+    );
+    assert_eq!(Value::Object(schema.defaults()), json!({"hardware": "b"}));
+    assert_eq!(home().check_value("reportInterval", &json!(60.0)), Ok(()));
+    assert_eq!(
+        home().check_value("reportInterval", &json!(5)),
+        Err("must be from 10 to 3600".to_owned())
+    );
+}

@@ -1,14 +1,29 @@
 //! Models: product types and their compiled settings schemas.
 
+mod change;
+mod exchange;
+mod misfits;
+mod plan;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use setpoint_model::settings::Schema;
-use setpoint_store::{models::Model, settings::LockedSettings};
+use setpoint_model::{
+    models::{component, header::header},
+    settings::Schema,
+};
+use setpoint_store::{
+    models::{Model, ModelVersion},
+    settings::LockedSettings,
+};
 
 use super::{Actor, App, Error, policy::Action};
+use change::{NOT_FOUND, known_name};
+
+pub use change::ModelChange;
+pub use misfits::{MisfitDevice, Misfits};
 
 /// The most schemas kept compiled.
 const MAX_COMPILED: usize = 256;
@@ -30,7 +45,7 @@ impl Schemas {
     }
 
     fn compile(&self, model: &Model) -> Result<Arc<Schema>, Error> {
-        let schema = Arc::new(Schema::compile(&model.settings).map_err(Error::internal)?);
+        let schema = Arc::new(Schema::compile(&model.definition.settings).map_err(Error::internal)?);
         let mut compiled = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if compiled.len() >= MAX_COMPILED {
             compiled.clear();
@@ -57,9 +72,61 @@ impl App {
     pub async fn model(&self, actor: &Actor, name: &str) -> Result<Model, Error> {
         self.authorize_all(actor, Action::ReadModels)?;
         self.store
-            .model(name)
+            .model(known_name(name)?.as_str())
             .await?
-            .ok_or(Error::NotFound { what: "model" })
+            .ok_or(NOT_FOUND)
+    }
+
+    /// A page of a model's versions, newest first: those below `before`.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `models:read`, [`Error::NotFound`].
+    pub async fn model_versions(
+        &self,
+        actor: &Actor,
+        name: &str,
+        before: Option<i32>,
+        limit: i64,
+    ) -> Result<Vec<ModelVersion>, Error> {
+        let model = self.model(actor, name).await?;
+        Ok(self.store.model_versions(&model.name, before, limit).await?)
+    }
+
+    /// One version of a model.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `models:read`, [`Error::NotFound`].
+    pub async fn model_version(
+        &self,
+        actor: &Actor,
+        name: &str,
+        version: i32,
+    ) -> Result<ModelVersion, Error> {
+        let model = self.model(actor, name).await?;
+        let version = self.store.one_model_version(&model.name, version).await?;
+        version.ok_or(Error::NotFound { what: "version" })
+    }
+
+    /// The C header of a model, for its firmware.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `models:read`, [`Error::NotFound`].
+    pub async fn model_header(&self, actor: &Actor, name: &str) -> Result<String, Error> {
+        let model = self.model(actor, name).await?;
+        Ok(header(&known_name(name)?, model.version, &model.definition))
+    }
+
+    /// The OpenAPI components of a model.
+    ///
+    /// # Errors
+    /// [`Error::Forbidden`] without `models:read`, [`Error::NotFound`].
+    pub async fn model_component(&self, actor: &Actor, name: &str) -> Result<serde_json::Value, Error> {
+        let model = self.model(actor, name).await?;
+        Ok(component::document(
+            &known_name(name)?,
+            model.version,
+            &model.definition,
+        ))
     }
 
     /// The present schema of a model; `None` if there is no such model.

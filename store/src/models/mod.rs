@@ -1,26 +1,28 @@
 //! Models: product types with their settings schema and telemetry names.
 
+mod change;
+#[cfg(test)]
+mod tests;
+mod versions;
+
 use chrono::{DateTime, Utc};
-use setpoint_model::settings::Document;
+use setpoint_model::{models::Definition, settings::Document};
 use sqlx::types::Json;
 
 use crate::{Result, Store, settings::LockedSettings};
+
+pub use change::{LockedModels, NewModelVersion, StoredOverrides};
+pub use versions::ModelVersion;
 
 /// A product type.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     /// Its name.
     pub name: String,
-    /// A title for people.
-    pub title: String,
-    /// Setting key to the JSON Schema of its value.
-    pub settings: Document,
-    /// Metric name to its unit and title.
-    pub telemetry: Document,
-    /// The schema's version: rises with each change.
+    /// All that people say about it.
+    pub definition: Definition,
+    /// Its version: rises with each change.
     pub version: i32,
-    /// Whether a device must show its factory secret to be claimed.
-    pub claim_secret: bool,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it last changed.
@@ -30,10 +32,12 @@ pub struct Model {
 struct Row {
     name: String,
     title: String,
+    description: String,
     settings: Json<Document>,
     telemetry: Json<Document>,
     version: i32,
     claim_secret: bool,
+    settings_expected_within: Option<i32>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -42,11 +46,15 @@ impl From<Row> for Model {
     fn from(row: Row) -> Self {
         Self {
             name: row.name,
-            title: row.title,
-            settings: row.settings.0,
-            telemetry: row.telemetry.0,
+            definition: Definition {
+                title: row.title,
+                description: row.description,
+                settings: row.settings.0,
+                telemetry: row.telemetry.0,
+                claim_secret: row.claim_secret,
+                settings_expected_within: row.settings_expected_within,
+            },
             version: row.version,
-            claim_secret: row.claim_secret,
             created_at: row.created_at,
             updated_at: row.updated_at,
         }
@@ -61,8 +69,9 @@ impl Store {
     pub async fn models(&self, after: &str, limit: i64) -> Result<Vec<Model>> {
         let rows = sqlx::query_as!(
             Row,
-            r#"SELECT name, title, settings AS "settings: Json<Document>", telemetry AS "telemetry: Json<Document>",
-                      version, claim_secret, created_at, updated_at
+            r#"SELECT name, title, description, settings AS "settings: Json<Document>",
+                      telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
+                      created_at, updated_at
                FROM models WHERE name > $1 ORDER BY name LIMIT $2"#,
             after,
             limit,
@@ -79,8 +88,9 @@ impl Store {
     pub async fn model(&self, name: &str) -> Result<Option<Model>> {
         let row = sqlx::query_as!(
             Row,
-            r#"SELECT name, title, settings AS "settings: Json<Document>", telemetry AS "telemetry: Json<Document>",
-                      version, claim_secret, created_at, updated_at
+            r#"SELECT name, title, description, settings AS "settings: Json<Document>",
+                      telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
+                      created_at, updated_at
                FROM models WHERE name = $1"#,
             name,
         )
@@ -111,8 +121,9 @@ impl LockedSettings {
     pub async fn model(&mut self, name: &str) -> Result<Option<Model>> {
         let row = sqlx::query_as!(
             Row,
-            r#"SELECT name, title, settings AS "settings: Json<Document>", telemetry AS "telemetry: Json<Document>",
-                      version, claim_secret, created_at, updated_at
+            r#"SELECT name, title, description, settings AS "settings: Json<Document>",
+                      telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
+                      created_at, updated_at
                FROM models WHERE name = $1 FOR KEY SHARE"#,
             name,
         )

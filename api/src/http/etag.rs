@@ -1,4 +1,4 @@
-//! `ETag` and `If-Match` (RFC 9110 sections 8.8.3 and 13.1.1): the settings version in quotes.
+//! `ETag`, `If-Match` and `If-None-Match` (RFC 9110 sections 8.8.3 and 13.1): mostly a version in quotes.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -48,6 +48,16 @@ pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Error> {
     })
 }
 
+/// Whether `If-None-Match` (RFC 9110 section 13.1.2) names `tag`, or anything there is. Comparison is weak.
+pub(super) fn none_match(headers: &HeaderMap, tag: &str) -> bool {
+    let values = headers.get_all(header::IF_NONE_MATCH).into_iter();
+    let mut tags = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(|named| named.trim().trim_start_matches("W/"));
+    tags.any(|named| named == tag || named == "*")
+}
+
 fn malformed() -> Error {
     Error::Malformed {
         message: "If-Match must be `*` or versions in quotes, such as `\"42\"`".to_owned(),
@@ -64,6 +74,22 @@ mod tests {
             headers.append(header::IF_MATCH, HeaderValue::from_static(value));
         }
         precondition(&headers).ok()
+    }
+
+    #[test]
+    fn if_none_match_is_any_or_a_list_of_tags() {
+        for (value, same) in [
+            ("*", true),
+            ("\"a\"", true),
+            ("W/\"a\"", true),
+            ("\"b\", \"a\"", true),
+            ("\"b\"", false),
+            ("a", false),
+        ] {
+            let headers = HeaderMap::from_iter([(header::IF_NONE_MATCH, HeaderValue::from_static(value))]);
+            assert_eq!(none_match(&headers, "\"a\""), same, "{value}");
+        }
+        assert!(!none_match(&HeaderMap::new(), "\"a\""));
     }
 
     #[test]
