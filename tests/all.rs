@@ -57,6 +57,7 @@ mod tokens;
 mod totp;
 mod tour;
 mod transports;
+mod two_servers;
 
 /// The server's program.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_setpoint-under-test");

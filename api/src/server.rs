@@ -183,7 +183,7 @@ impl Server {
         let broker = Broker::new(config.mqtt.broker(), Arc::clone(&clock), &mut registry)?;
         let (app, queues) = parts::app(&config, store, broker.handle(), clock, key, &mut registry);
         let edge = broker.start(app.backend());
-        parts::prepare(&app).await?;
+        let changes = parts::prepare(&app).await?;
         let registry = Arc::new(registry);
         let context = Context {
             app: app.clone(),
@@ -203,7 +203,7 @@ impl Server {
         };
         let router = http::router(context, &config.http, http_metrics, websocket)?;
 
-        parts::spawn(&app, queues, &config, &tasks);
+        parts::spawn(&app, queues, changes, &config, &tasks);
         if let Some(certificates) = certificates.clone() {
             tasks.background(
                 "certificates",

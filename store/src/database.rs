@@ -8,6 +8,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use uuid::Uuid;
 
 use crate::{Error, Result};
 
@@ -167,6 +168,8 @@ impl From<sqlx::migrate::MigrateError> for MigrateError {
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(crate) pool: PgPool,
+    /// This process, as others on the same database hear of it.
+    pub(crate) server: Uuid,
 }
 
 impl Store {
@@ -185,8 +188,10 @@ impl Store {
             .map_err(MigrateError::from)?;
         // The work is done; a failure to say goodbye changes nothing.
         let _ = connection.close().await;
+        let server = Uuid::new_v4();
         Ok(Self {
-            pool: pool(target, &options),
+            pool: pool(target, &options, server),
+            server,
         })
     }
 
@@ -247,8 +252,10 @@ impl Store {
 }
 
 /// The pool: lazy, so that it also comes back by itself after the server was away.
-fn pool(target: &ConnectOptions, options: &PoolOptions) -> PgPool {
+fn pool(target: &ConnectOptions, options: &PoolOptions, server: Uuid) -> PgPool {
     let mut connect = named(target).statement_cache_capacity(STATEMENT_CACHE);
+    // What triggers tell other servers says who made the change (`notify`).
+    connect = connect.options([("setpoint.server", server)]);
     if !options.statement_timeout.is_zero() {
         connect = connect.options([("statement_timeout", options.statement_timeout.as_millis())]);
     }

@@ -14,6 +14,7 @@ mod error;
 pub mod factory;
 pub mod groups;
 pub mod models;
+pub mod notify;
 pub mod owners;
 pub mod presence;
 pub mod sessions;

@@ -99,8 +99,9 @@ impl Store {
         Ok(())
     }
 
-    /// Takes offline, with `reason`, whatever other servers than `server` left online: for a start after an
-    /// unclean stop. Each is an entry in its timeline. Returns how many there were.
+    /// Takes offline, with `reason`, whatever other servers than `server` left online that are not alive
+    /// ([`Store::changes`]): for a start after an unclean stop. Each is an entry in its timeline. Returns how many there
+    /// were.
     ///
     /// # Errors
     /// When the database fails.
@@ -127,6 +128,20 @@ impl Store {
         self.take_offline(server, true, reason, at).await
     }
 
+    /// Whether devices are online at other servers than `server`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn others_have_online(&self, server: Uuid) -> Result<bool> {
+        let any = sqlx::query_scalar!(
+            r#"SELECT exists (SELECT FROM device_presence WHERE online AND server <> $1) AS "any!""#,
+            server
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(any)
+    }
+
     async fn take_offline(
         &self,
         server: Uuid,
@@ -135,9 +150,14 @@ impl Store {
         at: DateTime<Utc>,
     ) -> Result<u64> {
         let done = sqlx::query!(
-            "WITH gone AS (
+            "WITH others AS MATERIALIZED (
+                 SELECT DISTINCT server FROM device_presence WHERE online AND server <> $1 AND NOT $2),
+             -- A server that is alive holds its lock (`Changes::claim`).
+             dead AS MATERIALIZED (
+                 SELECT server FROM others WHERE pg_try_advisory_xact_lock(hashtextextended(server::text, 0))),
+             gone AS (
                  UPDATE device_presence SET online = false, since = $3, disconnect_reason = $4
-                 WHERE online AND (server = $1) = $2
+                 WHERE online AND CASE WHEN $2 THEN server = $1 ELSE server IN (SELECT server FROM dead) END
                  RETURNING device_id, session)
              INSERT INTO device_events (device_id, at, kind, data)
              SELECT device_id, $3, $5, jsonb_build_object('session', session, 'reason', $4::text) FROM gone",

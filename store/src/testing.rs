@@ -59,6 +59,7 @@ impl TestDatabase {
     pub fn store(&self) -> Store {
         Store {
             pool: self.pool.clone(),
+            server: uuid::Uuid::new_v4(),
         }
     }
 

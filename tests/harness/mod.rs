@@ -78,6 +78,18 @@ impl Harness {
         Setup::default()
     }
 
+    /// Another server on the same database.
+    pub async fn beside(&self) -> Self {
+        let server = self.server.start_beside().await;
+        let api = Api::new(format!("http://127.0.0.1:{}", server.http_port()));
+        let api = api.with_token(server.admin_token());
+        Self {
+            api,
+            gate: None,
+            server,
+        }
+    }
+
     /// REST with the administrator's token.
     pub fn api(&self) -> &Api {
         &self.api

@@ -1,6 +1,6 @@
 //! The real server, in this process.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use setpoint_api::{
     config::{Config, Sources},
@@ -14,7 +14,7 @@ use super::{database::Gate, wait::within};
 /// A running server with everything that is its own.
 pub(super) struct Running {
     server: Option<Server>,
-    database: TestDatabase,
+    database: Arc<TestDatabase>,
     data: TempDir,
     sources: Sources,
 }
@@ -31,7 +31,19 @@ impl Running {
     /// Starts a server on port 0, with `keys` of the configuration changed.
     pub(super) async fn start(keys: &[(String, String)], gated: bool) -> (Self, Option<Gate>) {
         log();
-        let database = database().await;
+        Self::start_on(Arc::new(database().await), keys, gated).await
+    }
+
+    /// Another one on the same database.
+    pub(super) async fn start_beside(&self) -> Self {
+        Self::start_on(Arc::clone(&self.database), &[], false).await.0
+    }
+
+    async fn start_on(
+        database: Arc<TestDatabase>,
+        keys: &[(String, String)],
+        gated: bool,
+    ) -> (Self, Option<Gate>) {
         let data = tempfile::tempdir().expect("a data directory");
         let gate = if gated {
             Some(Gate::new(&database.url()).await)

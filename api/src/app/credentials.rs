@@ -1,7 +1,7 @@
 //! Device sign-in, without a query per reconnect; and how a credential ends at once.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -57,6 +57,14 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Whether a session of what was remembered may go on under what holds now.
+    fn goes_on_as(&self, now: &Self) -> bool {
+        let former = now.previous.is_some_and(|(hash, _)| hash.matches(&self.hash));
+        self.device_id == now.device_id && !now.stolen && (now.hash.matches(&self.hash) || former)
+    }
+}
+
 impl From<&Credential> for Held {
     fn from(credential: &Credential) -> Self {
         Self {
@@ -105,6 +113,11 @@ impl Credentials {
                 known.remember(credential);
             }
         });
+    }
+
+    /// Takes out everything that is known; each device is read anew when it comes.
+    fn take(&self) -> HashMap<Serial, Held> {
+        self.with(|known| std::mem::take(&mut known.devices))
     }
 
     fn get(&self, serial: &Serial) -> (Option<Held>, u64) {
@@ -228,6 +241,45 @@ impl App {
             }
         }
         Ok(loaded)
+    }
+
+    /// Compares what is remembered, and who is connected, with what holds: the devices whose credential is another or
+    /// gone, which are forgotten. For what was missed of other servers' doings.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; then nothing is remembered, and each device is read when it comes.
+    pub(crate) async fn recheck_credentials(&self) -> Result<Vec<Serial>, Error> {
+        let mut unseen: HashSet<Serial> = self
+            .broker
+            .sessions()
+            .iter()
+            .filter_map(|session| session.info.identity.serial().cloned())
+            .collect();
+        let known = self.credentials.take();
+        let mut over = Vec::new();
+        let mut after = DeviceId(0);
+        loop {
+            let epoch = self.credentials.epoch();
+            let page = self.store.credentials_page(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.device_id;
+            for credential in &page {
+                unseen.remove(&credential.serial);
+                let now = Held::from(credential);
+                match known.get(&credential.serial) {
+                    Some(before) if before.goes_on_as(&now) => {}
+                    Some(_) => over.push(credential.serial.clone()),
+                    None if now.stolen => over.push(credential.serial.clone()),
+                    None => {}
+                }
+                self.credentials.remember(credential, epoch);
+            }
+        }
+        over.extend(unseen);
+        for serial in &over {
+            self.credentials.revoke(serial);
+        }
+        Ok(over)
     }
 
     /// Gives a device a new token. The old one ends with the sessions it opened: at once, or after `grace`. Returns the

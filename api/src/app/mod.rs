@@ -6,6 +6,7 @@
 pub mod account;
 mod actor;
 pub mod audit;
+pub mod changes;
 pub mod claims;
 pub mod credentials;
 mod devices;
@@ -67,6 +68,8 @@ pub struct Parts {
     pub tokens: tokens::Tokens,
     /// Rights of whoever has a stream open.
     pub rights: rights::Rights,
+    /// Whether other servers are on the same database.
+    pub peers: changes::Peers,
     /// Device credentials seen lately.
     pub credentials: credentials::Credentials,
     /// What signing in needs beside the database.

@@ -87,6 +87,13 @@ impl Tokens {
         seen.used.remove(&id);
     }
 
+    /// Ends what is remembered of all tokens.
+    pub(super) fn forget_all(&self) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.deletions += 1;
+        seen.tokens.clear();
+    }
+
     fn note_use(&self, id: Uuid, at: DateTime<Utc>) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.used.len() < MAX_CACHED || seen.used.contains_key(&id) {

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use setpoint_broker::Handle;
 use setpoint_model::{Clock, timeline::Entry};
-use setpoint_store::{Store, audit::NewEntry};
+use setpoint_store::{Store, audit::NewEntry, notify::Changes};
 use tokio::sync::mpsc::Receiver;
 use uuid::Uuid;
 
 use crate::{
     app::{
         App, AuditLog, Error, Events, Hints, Ingest, Parts, PresenceBook, Timeline,
+        changes::Peers,
         claims::Claiming,
         credentials::Credentials,
         factory::Factory,
@@ -66,6 +67,7 @@ pub(super) fn app(
         hints: Hints::default(),
         tokens: Tokens::default(),
         rights: Rights::default(),
+        peers: Peers::default(),
         credentials: Credentials::default(),
         people: SignIn::new(config.sign_in.clone(), key),
         claiming: Claiming::new(config.claiming.clone()),
@@ -90,18 +92,22 @@ pub(super) fn app(
 
 /// What must be done before the first session and the first request: the database's partitions and presence, in the
 /// broker every retained message, and in memory what devices sign in with.
-pub(super) async fn prepare(app: &App) -> Result<(), Error> {
+/// Returns what other servers do meanwhile.
+pub(super) async fn prepare(app: &App) -> Result<Changes, Error> {
+    // Before anything is remembered, so that no change of it is missed.
+    let changes = app.store.changes(app.presence.server()).await?;
     tasks::partitions::make(app).await?;
-    tasks::presence_writer::take_over(app).await?;
+    tasks::presence_writer::take_over_at_start(app).await?;
     tasks::presence_writer::restore(app).await?;
     tasks::settings_publisher::restore(app).await?;
     app.load_credentials().await?;
-    Ok(())
+    Ok(changes)
 }
 
 /// Starts every task.
-pub(super) fn spawn(app: &App, queues: Queues, config: &Config, tasks: &Tasks) {
+pub(super) fn spawn(app: &App, queues: Queues, changes: Changes, config: &Config, tasks: &Tasks) {
     let stop = || tasks.stopping();
+    tasks.background("changes", tasks::changes::run(app.clone(), Some(changes), stop()));
     let telemetry =
         tasks::telemetry_writer::run(app.clone(), queues.telemetry, config.telemetry.clone(), stop());
     tasks.essential("telemetry writer", telemetry);

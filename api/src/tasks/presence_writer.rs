@@ -19,14 +19,18 @@ const STEP: usize = 5_000;
 /// Devices read at once at a start.
 const PAGE: i64 = 5_000;
 
+/// How often a start looks for whether another server that has devices online is alive, and how long it waits between.
+const ATTEMPTS: usize = 5;
+const BETWEEN: Duration = Duration::from_millis(60);
+
 /// Pause before another attempt while Postgres is away.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Takes offline what servers before this one left online: before the first session.
+/// Takes offline what servers that are no more left online. Returns how many devices.
 ///
 /// # Errors
 /// When the database fails.
-pub async fn take_over(app: &App) -> Result<(), Error> {
+pub async fn take_over(app: &App) -> Result<u64, Error> {
     let reason = DisconnectReason::ServerStopped;
     let devices = app
         .store
@@ -35,8 +39,23 @@ pub async fn take_over(app: &App) -> Result<(), Error> {
     if devices > 0 {
         tracing::warn!(
             devices,
-            "the server before this one stopped without notice; its devices are offline"
+            "a server stopped without notice; its devices are offline"
         );
+    }
+    Ok(devices)
+}
+
+/// The same, before the first session: a server that was killed this moment may still look alive.
+///
+/// # Errors
+/// When the database fails.
+pub async fn take_over_at_start(app: &App) -> Result<(), Error> {
+    for _ in 0..ATTEMPTS {
+        take_over(app).await?;
+        if !app.store.others_have_online(app.presence.server()).await? {
+            return Ok(());
+        }
+        tokio::time::sleep(BETWEEN).await;
     }
     Ok(())
 }

@@ -59,6 +59,19 @@ pub async fn restore(app: &App) -> Result<usize, Error> {
     Ok(restored)
 }
 
+/// Puts the documents of these devices in their place, from where they reach the devices that are connected here:
+/// another server published them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn restore_these(app: &App, devices: &[i64]) -> Result<(), Error> {
+    for due in app.store.settings_of(devices).await? {
+        let restored = app.broker.restore(outgoing(due)?).await;
+        restored.map_err(Error::internal)?;
+    }
+    Ok(())
+}
+
 /// Publishes what is due until `stop`: on a hint, and `every` so often whatever the hints. `pulse` beats each round.
 pub async fn run(app: App, every: Duration, pulse: Pulse, stop: CancellationToken) {
     // What the server before this one left unpublished.
@@ -118,6 +131,7 @@ async fn publish(app: &App, look: &Look) -> Result<(), Interrupted> {
 
 /// Publishes claimed documents; `epoch` is from before they were claimed.
 async fn send(app: &App, due: Vec<DueSettings>, epoch: u64) -> Result<(), Interrupted> {
+    let devices: Vec<i64> = due.iter().map(|due| due.device_id.0).collect();
     for due in due {
         let (serial, version) = (due.serial.clone(), due.version);
         let at = app.clock.now();
@@ -131,6 +145,16 @@ async fn send(app: &App, due: Vec<DueSettings>, epoch: u64) -> Result<(), Interr
         if !app.credentials.is_current(&serial, epoch) && app.store.device_id(&serial).await?.is_none() {
             app.broker.clear_retained(&serial);
         }
+    }
+    // After one's own devices, who needn't wait for it. The claim is made, so it is told for as long as it takes.
+    while app.peers.any()
+        && let Err(error) = app.store.tell_settings(&devices).await
+    {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "other servers wait to be told of settings"
+        );
+        tokio::time::sleep(PAUSE).await;
     }
     Ok(())
 }

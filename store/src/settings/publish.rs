@@ -122,6 +122,22 @@ impl Store {
         rows.into_iter().map(DueSettings::try_from).collect()
     }
 
+    /// The documents of these devices, published or not.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn settings_of(&self, devices: &[i64]) -> Result<Vec<DueSettings>> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT d.id, d.serial, s.version, s.document AS "document: Json<Document>"
+               FROM device_settings s JOIN devices d ON d.id = s.device_id WHERE s.device_id = ANY($1)"#,
+            devices,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        rows.into_iter().map(DueSettings::try_from).collect()
+    }
+
     /// Has a device's document published again; nothing if there is no such device.
     ///
     /// # Errors

@@ -1,0 +1,81 @@
+//! What other servers on the same database do: this one follows at once.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use setpoint_model::presence::DisconnectReason;
+use setpoint_store::notify::Change;
+use tokio::time::Instant;
+
+use super::{App, Error};
+
+/// How long another server is believed to be there after it said so.
+const BELIEVED: Duration = Duration::from_secs(60);
+
+/// Whether other servers are there.
+#[derive(Debug, Default)]
+pub struct Peers(Mutex<Option<Instant>>);
+
+impl Peers {
+    /// Another server said that it is there; whether that is news.
+    pub fn heard(&self) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = last.is_none_or(|at| at.elapsed() >= BELIEVED);
+        *last = Some(Instant::now());
+        news
+    }
+
+    /// Whether another one was heard of lately.
+    pub fn any(&self) -> bool {
+        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|at| at.elapsed() < BELIEVED)
+    }
+}
+
+impl App {
+    /// Follows what another server did.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; then everything is to be looked at.
+    pub(crate) async fn follow(&self, change: &Change) -> Result<(), Error> {
+        match change {
+            Change::Credential(serial) => self.credentials.revoke(serial),
+            Change::Revoked(serial) => self.end_credential(serial).await,
+            Change::Gone(serial) => {
+                self.end_credential(serial).await;
+                self.broker.clear_retained(serial);
+            }
+            Change::Token(token) => self.token_ended(*token).await,
+            Change::Session(user, session) => self.session_ended(*user, Some(*session)).await,
+            Change::Person(user) => {
+                let tokens = self.store.token_ids_of(*user).await?;
+                self.person_changed(*user, &tokens).await;
+            }
+            Change::Owner(user) => self.ownership_changed(*user).await,
+            Change::Settings(_) | Change::Hello | Change::Missed => {}
+        }
+        Ok(())
+    }
+
+    /// Ends what is open here and doesn't hold any more, whatever was missed.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub(crate) async fn follow_everything(&self) -> Result<(), Error> {
+        self.tokens.forget_all();
+        self.recheck_rights().await?;
+        let over = self.recheck_credentials().await?;
+        for serial in &over {
+            self.ingest.forget(serial);
+            self.broker
+                .end_device(serial, DisconnectReason::CredentialRevoked)
+                .await;
+        }
+        if !over.is_empty() {
+            tracing::info!(devices = over.len(), "devices whose credential ended elsewhere");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! What servers that share a database tell each other at once, by LISTEN and NOTIFY.
+//!
+//! Triggers tell of every right that ends, in the transaction that ends it (`migrations/0015_changes.sql`). Documents
+//! are told of by whoever publishes them, and only while another server is there.
+
+use setpoint_model::Serial;
+use sqlx::postgres::{PgListener, PgPoolOptions};
+use uuid::Uuid;
+
+use crate::{Result, Store};
+
+/// The channel of all of it.
+const CHANNEL: &str = "setpoint";
+
+/// Something that another server did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A device has another credential; its sessions go on.
+    Credential(Serial),
+    /// A device's credential holds no more, or it was reported stolen.
+    Revoked(Serial),
+    /// A device was deleted, or begins anew.
+    Gone(Serial),
+    /// An API token is gone.
+    Token(Uuid),
+    /// A sign-in session of a person is over.
+    Session(Uuid, Uuid),
+    /// A person may do other things than before, or is gone.
+    Person(Uuid),
+    /// What is a person's is more or less than before.
+    Owner(Uuid),
+    /// These devices' settings were published.
+    Settings(Vec<i64>),
+    /// Another server is there.
+    Hello,
+    /// The connection was lost and is back: anything may have been missed.
+    Missed,
+}
+
+/// What other servers do, as it happens.
+#[derive(Debug)]
+pub struct Changes {
+    listener: PgListener,
+    server: Uuid,
+    presence: Uuid,
+}
+
+impl Store {
+    /// Listens to what other servers do, on a connection of its own. While it lasts, it shows that the sessions of
+    /// `presence` are alive: [`Self::take_over_presence`] leaves them alone.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn changes(&self, presence: Uuid) -> Result<Changes> {
+        let options = self.pool.connect_options();
+        let pool = PgPoolOptions::new()
+            .max_connections(1)
+            .max_lifetime(None)
+            .idle_timeout(None)
+            .connect_lazy_with((*options).clone());
+        let mut listener = PgListener::connect_with(&pool).await?;
+        listener.listen(CHANNEL).await?;
+        let server = self.server;
+        let mut changes = Changes {
+            listener,
+            server,
+            presence,
+        };
+        changes.claim().await?;
+        Ok(changes)
+    }
+
+    /// Tells other servers that this one is there.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn say_hello(&self) -> Result<()> {
+        self.tell("hello", "").await
+    }
+
+    /// Tells other servers that these devices' settings were published here: at most 400 at once, or the message
+    /// would be too long (8,000 bytes).
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn tell_settings(&self, devices: &[i64]) -> Result<()> {
+        for step in devices.chunks(400) {
+            let ids: Vec<String> = step.iter().map(ToString::to_string).collect();
+            self.tell("settings", &ids.join(",")).await?;
+        }
+        Ok(())
+    }
+
+    async fn tell(&self, kind: &str, what: &str) -> Result<()> {
+        sqlx::query!(r#"SELECT tell_servers($1, $2) IS NULL AS "done!""#, kind, what)
+            .fetch_one(&self.pool)
+            .await?;
+        Ok(())
+    }
+}
+
+impl Changes {
+    /// Waits for the next change of another server.
+    ///
+    /// # Errors
+    /// When the connection is lost and can't be made again; ask for [`Store::changes`] anew.
+    pub async fn next(&mut self) -> Result<Change> {
+        loop {
+            let Some(told) = self.listener.try_recv().await? else {
+                self.claim().await?;
+                return Ok(Change::Missed);
+            };
+            if let Some(change) = read(told.payload(), self.server) {
+                return Ok(change);
+            }
+        }
+    }
+
+    /// Shows that this server's sessions are alive, for as long as the connection lasts.
+    async fn claim(&mut self) -> Result<()> {
+        sqlx::query!(
+            r#"SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS "held!""#,
+            self.presence.to_string(),
+        )
+        .fetch_one(&mut self.listener)
+        .await?;
+        Ok(())
+    }
+}
+
+/// `server kind what`; `None` for what this server said itself, and for what a newer one says that this one doesn't know.
+fn read(payload: &str, own: Uuid) -> Option<Change> {
+    let mut words = payload.splitn(3, ' ');
+    let (server, kind, what) = (words.next()?, words.next()?, words.next().unwrap_or_default());
+    if server.parse() == Ok(own) {
+        return None;
+    }
+    Some(match kind {
+        "forget" => Change::Credential(what.parse().ok()?),
+        "end" => Change::Revoked(what.parse().ok()?),
+        "gone" => Change::Gone(what.parse().ok()?),
+        "token" => Change::Token(what.parse().ok()?),
+        "session" => {
+            let (user, session) = what.split_once(' ')?;
+            Change::Session(user.parse().ok()?, session.parse().ok()?)
+        }
+        "person" => Change::Person(what.parse().ok()?),
+        "owner" => Change::Owner(what.parse().ok()?),
+        "settings" => Change::Settings(what.split(',').filter_map(|id| id.parse().ok()).collect()),
+        "hello" => Change::Hello,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_reads_back_and_ones_own_is_passed_over() {
+        let own = Uuid::from_u128(1);
+        let (user, session) = (Uuid::from_u128(2), Uuid::from_u128(3));
+        let a: Serial = "A".parse().unwrap();
+        for (payload, change) in [
+            ("- end A".to_owned(), Some(Change::Revoked(a.clone()))),
+            ("- forget A".to_owned(), Some(Change::Credential(a.clone()))),
+            ("- gone A".to_owned(), Some(Change::Gone(a))),
+            (
+                format!("{user} session {user} {session}"),
+                Some(Change::Session(user, session)),
+            ),
+            ("- settings 1,2".to_owned(), Some(Change::Settings(vec![1, 2]))),
+            ("- hello ".to_owned(), Some(Change::Hello)),
+            ("- hello".to_owned(), Some(Change::Hello)),
+            (format!("{own} end A"), None),
+            ("- other A".to_owned(), None),
+            ("- end -".to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(read(&payload, own), change, "{payload:?}");
+        }
+    }
+}
