@@ -76,6 +76,8 @@ pub enum SettingsStage {
     Applied,
     /// The device refused some of it.
     Refused,
+    /// It has not been answered within the time expected of the device's model.
+    Pending,
 }
 
 #[cfg(test)]

@@ -43,6 +43,10 @@ scopes! {
     ModelsRead = "models:read",
     /// Change product models.
     ModelsWrite = "models:write",
+    /// Read groups.
+    GroupsRead = "groups:read",
+    /// Create, change and delete groups, and with them the settings of their members.
+    GroupsWrite = "groups:write",
     /// Connect to MQTT as an operator.
     Mqtt = "mqtt",
     /// Make, list and delete API tokens: one's own, or everybody's for an administrator.

@@ -14,6 +14,7 @@ mod error;
 pub mod events;
 pub mod factory;
 pub mod first_start;
+mod groups;
 mod health;
 mod hints;
 pub mod models;

@@ -97,6 +97,10 @@ table! {
     ConnectMqtt        "mqtt.connect"           Mqtt             [All   All      All    Own ],
     /// Speak on MQTT on a device's behalf.
     SpeakOnMqtt        "mqtt.speak"             Mqtt             [All   All      None   None],
+    /// Read groups and who belongs to them.
+    ReadGroups         "group.read"             GroupsRead       [All   All      All    None],
+    /// Make, change and delete groups, and with them the settings of their members.
+    WriteGroups        "group.write"            GroupsWrite      [All   All      None   None],
     /// See who is connected over MQTT.
     ReadMqttSessions   "mqtt_session.read"      DevicesRead      [All   All      All    Own ],
     /// End an MQTT session.

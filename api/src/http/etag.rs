@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use crate::app::{Error, settings::Precondition};
 
 /// The `ETag` header of a version.
-pub(super) fn of(version: i64) -> Result<(HeaderName, HeaderValue), Error> {
+pub(in crate::http) fn of(version: i64) -> Result<(HeaderName, HeaderValue), Error> {
     let tag = HeaderValue::from_str(&format!("\"{version}\"")).map_err(Error::internal)?;
     Ok((header::ETAG, tag))
 }
@@ -15,7 +15,7 @@ pub(super) fn of(version: i64) -> Result<(HeaderName, HeaderValue), Error> {
 ///
 /// # Errors
 /// [`Error::Malformed`] for anything but `*` or a list of entity tags.
-pub(super) fn precondition(headers: &HeaderMap) -> Result<Precondition, Error> {
+pub(in crate::http) fn precondition(headers: &HeaderMap) -> Result<Precondition, Error> {
     let mut versions = Vec::new();
     let mut asked = false;
     for value in headers.get_all(header::IF_MATCH) {

@@ -15,6 +15,7 @@ mod etag;
 mod events;
 mod extract;
 mod factory;
+mod groups;
 mod health;
 mod limits;
 pub mod metrics;
@@ -121,6 +122,7 @@ fn api() -> OpenApiRouter<Context> {
         .merge(devices::routes())
         .merge(events::routes())
         .merge(factory::routes())
+        .merge(groups::routes())
         .merge(models::routes())
         .merge(mqtt_sessions::routes())
         .merge(owners::routes())

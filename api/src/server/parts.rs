@@ -126,6 +126,10 @@ pub(super) fn spawn(app: &App, queues: Queues, changes: Changes, config: &Config
         "settings acknowledgements",
         tasks::settings_acks::run(app.clone(), queues.acknowledgements, stop()),
     );
+    tasks.background(
+        "settings overdue",
+        tasks::settings_overdue::run(app.clone(), every, stop()),
+    );
     tasks.essential("settings marks", tasks::settings_marks::run(app.clone(), stop()));
     tasks.essential(
         "presence writer",

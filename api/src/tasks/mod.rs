@@ -16,6 +16,7 @@ pub mod rights;
 pub mod settings_acks;
 pub mod settings_layers;
 pub mod settings_marks;
+pub mod settings_overdue;
 pub mod settings_publisher;
 pub mod telemetry_writer;
 pub mod timeline_writer;

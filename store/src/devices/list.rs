@@ -26,6 +26,8 @@ pub struct DeviceFilter {
     pub tags: Vec<(String, Vec<Value>)>,
     /// Those that this means by their tags.
     pub selector: Option<Selector>,
+    /// Members of this group.
+    pub group: Option<String>,
     /// A part of the serial or the name, in any case.
     pub search: Option<String>,
     /// Registered to or shared with this person.
@@ -173,6 +175,12 @@ fn push_filter(query: &mut QueryBuilder<Postgres>, filter: &DeviceFilter) {
         query.push(" AND (");
         select::push(query, selector);
         query.push(")");
+    }
+    if let Some(group) = &filter.group {
+        query
+            .push(" AND d.id IN (SELECT device_id FROM group_members WHERE group_name = ")
+            .push_bind(group.clone())
+            .push(")");
     }
     if let Some(owner) = filter.owner {
         query

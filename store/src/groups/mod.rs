@@ -8,7 +8,7 @@ mod members;
 mod tests;
 
 use chrono::{DateTime, Utc};
-use setpoint_model::{Selector, settings::Document};
+use setpoint_model::{group::GroupDescription, settings::Document};
 use sqlx::{Postgres, Transaction, types::Json};
 
 use crate::{
@@ -25,12 +25,8 @@ pub use members::{GroupLayer, Settled};
 pub struct Group {
     /// Its name.
     pub name: String,
-    /// Which devices belong to it.
-    pub selector: Selector,
-    /// Of two groups that set the same key the higher priority wins, then the later name.
-    pub priority: i32,
-    /// What its members inherit.
-    pub settings: Document,
+    /// What it says.
+    pub description: GroupDescription,
     /// Rises with each change.
     pub version: i64,
     /// How many devices belong to it now.
@@ -41,17 +37,6 @@ pub struct Group {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
-}
-
-/// What a group says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GroupDescription {
-    /// Which devices belong to it.
-    pub selector: Selector,
-    /// Of two groups that set the same key the higher priority wins, then the later name.
-    pub priority: i32,
-    /// What its members inherit.
-    pub settings: Document,
 }
 
 struct Row {
@@ -72,9 +57,11 @@ impl TryFrom<Row> for Group {
     fn try_from(row: Row) -> Result<Self> {
         Ok(Self {
             name: row.name,
-            selector: parse(&row.selector)?,
-            priority: row.priority,
-            settings: row.settings.0,
+            description: GroupDescription {
+                selector: parse(&row.selector)?,
+                priority: row.priority,
+                settings: row.settings.0,
+            },
             version: row.version,
             members: row.members,
             settling: row.settling,

@@ -210,7 +210,14 @@ async fn devices_and_groups_that_change_together_agree_in_the_end() {
         let id = locked.devices()[0].device_id;
         let tags = locked.description(id).await.unwrap().unwrap().tags;
         drop(locked);
-        let wanted = store.group("g").await.unwrap().unwrap().selector.matches(&tags);
+        let wanted = store
+            .group("g")
+            .await
+            .unwrap()
+            .unwrap()
+            .description
+            .selector
+            .matches(&tags);
         let joined = !groups_of(&store, &serial).await.0.is_empty();
         assert_eq!(joined, wanted, "{serial}");
     }

@@ -6,6 +6,7 @@
 mod change;
 mod due;
 mod history;
+mod overdue;
 mod publish;
 mod rows;
 #[cfg(test)]
@@ -25,6 +26,7 @@ pub use change::{AckedVersion, LockedSettings, NewVersion, Outcome, Reported};
 pub use due::Due;
 pub(crate) use due::mark_due;
 pub use history::{LastPresence, SettingsVersion, VersionsOf};
+pub use overdue::OverdueSettings;
 pub use publish::{DeliveryMark, DueSettings};
 pub(crate) use rows::parse;
 

@@ -143,6 +143,12 @@ impl App {
             .transpose()
     }
 
+    /// The compiled schema of a model that was read.
+    pub(super) fn compiled(&self, model: &Model) -> Result<Arc<Schema>, Error> {
+        let known = self.settings.schemas.get(&model.name, model.version);
+        known.map_or_else(|| self.settings.schemas.compile(model), Ok)
+    }
+
     /// The schema of this version of a model, for devices that are locked.
     pub(super) async fn schema_of(
         &self,

@@ -62,7 +62,7 @@ impl App {
         told.into_iter().next().ok_or(Error::NotFound { what: "version" })
     }
 
-    fn tell(
+    pub(super) fn tell(
         &self,
         serial: &Serial,
         of: &VersionsOf,

@@ -6,6 +6,7 @@ mod history;
 mod layers;
 mod marks;
 mod metrics;
+mod overdue;
 
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct Engine {
     pub expected_within: Duration,
     /// How large and deep a model may be.
     pub model_limits: Limits,
+    /// How many groups there may be.
+    pub max_groups: i64,
     /// Compiled schemas.
     pub schemas: Schemas,
     /// What became of published versions, waiting to be written.
@@ -66,6 +69,7 @@ impl Engine {
                 bytes: config.max_model,
                 depth: config.max_depth.saturating_add(MODEL_DEPTH),
             },
+            max_groups: config.max_groups.into(),
             schemas: Schemas::default(),
             marks: Marks::new(metrics.marks_dropped.clone()),
             acknowledgements,

@@ -45,6 +45,9 @@ pub(super) struct ListQuery {
     /// Devices that this selector means by their tags.
     #[param(example = "site=oslo and floor in (1,2)")]
     selector: Option<String>,
+    /// Members of this group.
+    #[param(example = "oslo")]
+    group: Option<String>,
     /// A part of the serial or the name, in any case.
     q: Option<String>,
     /// `serial` (the default), `name`, `model`, `created_at`, `updated_at` or `last_seen`; `-` in front turns it round.
@@ -164,6 +167,7 @@ impl Parameters {
                 let selector = value.parse::<Selector>().map_err(|error| error.to_string())?;
                 filter.selector = Some(selector);
             }
+            "group" => filter.group = Some(value),
             "sort" => self.sort = parse_sort(&value)?,
             "limit" => self.limit = Some(number(&value)?),
             "cursor" => self.cursor = Some(value),

@@ -26,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
 /// A device.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[schema(as = Device)]
-struct DeviceBody {
+pub(super) struct DeviceBody {
     /// Its serial.
     #[schema(value_type = String, example = "HOME-1")]
     serial: Serial,
