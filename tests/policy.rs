@@ -36,6 +36,13 @@ const OPERATIONS: &[(&str, &str, [u16; 5])] = &[
     ("put /devices/{serial}/owners/{username}",    "devices:claim",   [401, 403, 404, 404, 404]),
     ("delete /devices/{serial}/owners/{username}", "devices:claim",   [401, 403, 404, 404, 404]),
     ("delete /devices/{serial}/registration",      "devices:claim",   [401, 403, 404, 204, 204]),
+    ("get /devices/{serial}/schedules",            "settings:read",   [401, 200, 404, 200, 200]),
+    ("post /devices/{serial}/schedules",           "settings:write",  [401, 403, 404, 422, 422]),
+    ("get /devices/{serial}/schedules/preview",    "settings:read",   [401, 200, 404, 200, 200]),
+    ("get /devices/{serial}/schedules/{name}",     "settings:read",   [401, 404, 404, 404, 404]),
+    ("put /devices/{serial}/schedules/{name}",     "settings:write",  [401, 403, 404, 422, 422]),
+    ("patch /devices/{serial}/schedules/{name}",   "settings:write",  [401, 403, 404, 404, 404]),
+    ("delete /devices/{serial}/schedules/{name}",  "settings:write",  [401, 403, 404, 404, 404]),
     ("get /devices/{serial}/settings",             "settings:read",   [401, 200, 404, 200, 200]),
     ("patch /devices/{serial}/settings",           "settings:write",  [401, 403, 404, 200, 200]),
     ("put /devices/{serial}/settings",             "settings:write",  [401, 403, 404, 200, 200]),
@@ -56,6 +63,13 @@ const OPERATIONS: &[(&str, &str, [u16; 5])] = &[
     ("patch /groups/{name}",                       "groups:write",    [401, 403, 403, 403, 404]),
     ("delete /groups/{name}",                      "groups:write",    [401, 403, 403, 403, 404]),
     ("get /groups/{name}/devices",                 "groups:read",     [401, 404, 403, 403, 404]),
+    ("get /groups/{name}/schedules",               "settings:read",   [401, 404, 403, 403, 404]),
+    ("post /groups/{name}/schedules",              "settings:write",  [401, 403, 403, 403, 422]),
+    ("get /groups/{name}/schedules/preview",       "settings:read",   [401, 404, 403, 403, 404]),
+    ("get /groups/{name}/schedules/{schedule}",    "settings:read",   [401, 404, 403, 403, 404]),
+    ("put /groups/{name}/schedules/{schedule}",    "settings:write",  [401, 403, 403, 403, 422]),
+    ("patch /groups/{name}/schedules/{schedule}",  "settings:write",  [401, 403, 403, 403, 404]),
+    ("delete /groups/{name}/schedules/{schedule}", "settings:write",  [401, 403, 403, 403, 404]),
     ("get /models",                                "models:read",     [401, 200, 200, 200, 200]),
     ("post /models",                               "models:write",    [401, 403, 403, 403, 422]),
     ("get /models/export",                         "models:read",     [401, 200, 200, 200, 200]),
@@ -107,6 +121,7 @@ fn split(operation: &str, version: i64) -> (Method, String) {
         .replace("/models/{name}/versions/{version}", "/models/home/versions/1")
         .replace("{serial}", "HOME-1")
         .replace("{version}", &version.to_string())
+        .replace("{schedule}", "night")
         .replace("{name}", "home");
     let path = path
         .replace("{username}", "nobody")

@@ -17,6 +17,7 @@ pub mod models;
 pub mod notify;
 pub mod owners;
 pub mod presence;
+pub mod schedules;
 pub mod sessions;
 pub mod settings;
 pub mod telemetry;

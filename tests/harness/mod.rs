@@ -10,7 +10,10 @@ mod server;
 pub mod socket;
 pub mod wait;
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
+use setpoint_model::{Clock, SystemClock, clock::ManualClock};
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +44,7 @@ pub struct Harness {
 pub struct Setup {
     keys: Vec<(String, String)>,
     gate: bool,
+    clock: Option<ManualClock>,
 }
 
 impl Setup {
@@ -58,9 +62,20 @@ impl Setup {
         self
     }
 
+    /// With another clock than the machine's.
+    #[must_use]
+    pub fn at(mut self, clock: &ManualClock) -> Self {
+        self.clock = Some(clock.clone());
+        self
+    }
+
     /// Starts it.
     pub async fn start(self) -> Harness {
-        let (server, gate) = Running::start(&self.keys, self.gate).await;
+        let clock: Arc<dyn Clock> = match self.clock {
+            Some(clock) => Arc::new(clock),
+            None => Arc::new(SystemClock),
+        };
+        let (server, gate) = Running::start(&self.keys, self.gate, clock).await;
         let api = Api::new(format!("http://127.0.0.1:{}", server.http_port()));
         let api = api.with_token(server.admin_token());
         Harness { api, gate, server }

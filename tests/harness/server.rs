@@ -6,6 +6,7 @@ use setpoint_api::{
     config::{Config, Sources},
     server::Server,
 };
+use setpoint_model::Clock;
 use setpoint_store::testing::{TestDatabase, database};
 use tempfile::TempDir;
 
@@ -17,6 +18,7 @@ pub(super) struct Running {
     database: Arc<TestDatabase>,
     data: TempDir,
     sources: Sources,
+    clock: Arc<dyn Clock>,
 }
 
 impl fmt::Debug for Running {
@@ -29,7 +31,11 @@ impl fmt::Debug for Running {
 
 impl Running {
     /// Starts a server on port 0, with `keys` of the configuration changed.
-    pub(super) async fn start(keys: &[(String, String)], gated: bool) -> (Self, Option<Gate>) {
+    pub(super) async fn start(
+        keys: &[(String, String)],
+        gated: bool,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, Option<Gate>) {
         log();
         Self::start_on(Arc::new(database().await), keys, gated).await
     }
@@ -69,6 +75,7 @@ impl Running {
             database,
             data,
             sources,
+            clock,
         };
         running.start_server().await;
         (running, gate)
@@ -76,7 +83,11 @@ impl Running {
 
     async fn start_server(&mut self) {
         let config = Config::load(&self.sources).expect("a configuration");
-        let started = within("the server to start", Box::pin(Server::start(config))).await;
+        let started = within(
+            "the server to start",
+            Box::pin(Server::start_at(config, Arc::clone(&self.clock))),
+        )
+        .await;
         self.server = Some(started.unwrap_or_else(|error| panic!("the server does not start: {error}")));
     }
 

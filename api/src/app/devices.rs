@@ -54,6 +54,7 @@ impl App {
         let first = self.first_settings(&mut device, &schema, at).await?;
         let entry = self.entry(actor, Action::CreateDevice.name(), object(&new.serial));
         device.audit(&entry.after(shown(&new.description))).await?;
+        let layered = device.is_layered();
         device
             .commit(&first, Some(&secret.hash()), &actor.label())
             .await?;
@@ -66,6 +67,9 @@ impl App {
             stolen: false,
         };
         self.credentials.remember(&credential, epoch);
+        if layered {
+            self.hints.layers.everything();
+        }
         tracing::info!(serial = %new.serial, by = actor.label(), "device made");
         let given = self.hints.settings.device(id.0);
         given.looked_at(PUBLISH_PATIENCE).await;
@@ -171,6 +175,16 @@ impl App {
             let write = self.write_change(&mut locked, settings, overrides, &schema, actor, Source::Group);
             changed = Some((write.await?, Source::Group));
         }
+        // Other schedules may apply from now on, or at other times.
+        let timed =
+            after.tags != before.tags || after.model != before.model || after.time_zone != before.time_zone;
+        let timed = timed && locked.device(serial).is_some_and(|settings| settings.layered);
+        if timed {
+            let by = actor.label();
+            locked
+                .mark_due(&[id], self.clock.now(), &by, Source::Schedule)
+                .await?;
+        }
         let was_stolen = locked.registration(id).await?.stolen;
         let stolen = stolen.filter(|stolen| *stolen != was_stolen);
         if let Some(stolen) = stolen {
@@ -191,6 +205,9 @@ impl App {
                 .await?;
         }
         locked.commit().await?;
+        if timed {
+            self.hints.layers.everything();
+        }
         if let Some((changed, source)) = &changed {
             self.settings_changed(changed, *source).await;
         }
@@ -240,6 +257,13 @@ impl App {
         let (id, version) = (device.id, device.first_version);
         let layered = device.is_layered().then_some(id);
         let layers = self.layers(device.locked(), layered.as_slice()).await?;
+        if let Some(next) = layers.next_change(id) {
+            let by = Source::Schedule.as_str();
+            device
+                .locked()
+                .mark_due(&[id], next, by, Source::Schedule)
+                .await?;
+        }
         let effective = layers.effective(id, schema, &Document::new());
         let diff = diff(&Document::new(), &effective.document);
         Ok(FirstSettings {

@@ -25,6 +25,7 @@ mod passwords;
 pub mod policy;
 pub mod presence;
 pub mod rights;
+pub mod schedules;
 pub mod sealing;
 pub mod sessions;
 pub mod settings;
@@ -83,6 +84,8 @@ pub struct Parts {
     pub audit: AuditLog,
     /// What settings need beside the database.
     pub settings: settings::Engine,
+    /// Limits of schedules.
+    pub schedule_limits: crate::config::Schedules,
     /// Takes telemetry to the database.
     pub ingest: Ingest,
     /// Takes who is connected to the database.

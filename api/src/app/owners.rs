@@ -110,7 +110,11 @@ impl App {
         next.audit(&entry.before(json!({"registrant": registration.registrant})))
             .await?;
         let first = self.first_settings(&mut next, &schema, at).await?;
+        let layered = next.is_layered();
         next.commit(&first, None, &actor.label()).await?;
+        if layered {
+            self.hints.layers.everything();
+        }
 
         // Once more, should it have come back meanwhile.
         self.end_credential(serial).await;

@@ -85,6 +85,10 @@ table! {
     ReadSettings       "settings.read"          SettingsRead     [All   All      All    Own ],
     /// Change settings.
     WriteSettings      "settings.write"         SettingsWrite    [All   All      None   Own ],
+    /// Read schedules, and what they will do.
+    ReadSchedules      "schedule.read"         SettingsRead     [All   All      All    Own ],
+    /// Make, change and remove schedules.
+    WriteSchedules     "schedule.write"        SettingsWrite    [All   All      None   Own ],
     /// Read telemetry.
     ReadTelemetry      "telemetry.read"         TelemetryRead    [All   All      All    Own ],
     /// Store telemetry on a device's behalf.

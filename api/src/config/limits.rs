@@ -28,6 +28,18 @@ pub struct Settings {
     pub max_groups: u32,
 }
 
+/// Limits of schedules.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Schedules {
+    /// The most schedules of one device.
+    pub max_per_device: u32,
+    /// The most schedules of one group.
+    pub max_per_group: u32,
+    /// The most days that a preview may cover.
+    pub max_preview_days: u16,
+}
+
 /// Limits and batches of telemetry.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +112,15 @@ impl Settings {
         positive("settings.max_model", self.max_model)?;
         if self.reconcile_every.is_zero() {
             return Err(Invalid::new("settings.reconcile_every", "more than 0s"));
+        }
+        Ok(())
+    }
+}
+
+impl Schedules {
+    pub(super) fn validate(&self) -> Result<(), Invalid> {
+        if self.max_preview_days == 0 {
+            return Err(Invalid::new("schedules.max_preview_days", "at least 1"));
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ pub use self::{
     database::{Database, Embedded},
     error::ConfigError,
     http::{Http, RequestLimits},
-    limits::{Events, Settings, Telemetry, Timeline},
+    limits::{Events, Schedules, Settings, Telemetry, Timeline},
     log::{Log, LogFormat},
     mqtt::{Mqtt, Tls},
     mqtt_limits::Limits,
@@ -49,6 +49,8 @@ pub struct Config {
     pub database: Database,
     /// Limits of settings.
     pub settings: Settings,
+    /// Limits of schedules.
+    pub schedules: Schedules,
     /// Limits and batches of telemetry.
     pub telemetry: Telemetry,
     /// Limits of the timeline of devices.
@@ -109,6 +111,7 @@ impl Config {
         self.mqtt.validate(self.allow_plaintext)?;
         self.database.validate()?;
         self.settings.validate()?;
+        self.schedules.validate()?;
         self.telemetry.validate()?;
         self.timeline.validate()?;
         self.events.validate()?;

@@ -27,6 +27,7 @@ mod owners;
 mod page;
 mod problem;
 mod request_id;
+mod schedules;
 mod serve;
 mod session;
 mod settings;
@@ -126,6 +127,7 @@ fn api() -> OpenApiRouter<Context> {
         .merge(models::routes())
         .merge(mqtt_sessions::routes())
         .merge(owners::routes())
+        .merge(schedules::routes())
         .merge(session::routes())
         .merge(settings::routes())
         .merge(telemetry::routes())

@@ -74,6 +74,7 @@ pub(super) fn app(
         factory: Factory::new(config.factory.clone()),
         audit,
         settings,
+        schedule_limits: config.schedules.clone(),
         ingest,
         presence,
         events,

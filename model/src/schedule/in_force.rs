@@ -2,12 +2,43 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
+use serde::Serialize;
 
-use super::{Plan, Schedule, Window};
+use super::{Definition, Plan, Schedule, Window};
 
 /// How far ahead a weekly schedule's next boundary is looked for. It comes within a week, or within two where a zone
 /// left a whole day out; a schedule without one in this time always holds.
 const HORIZON: TimeDelta = TimeDelta::days(16);
+
+/// Where a schedule stands at a certain time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ScheduleState)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// It is not enabled.
+    Disabled,
+    /// It will hold.
+    Waiting,
+    /// It holds.
+    Active,
+    /// A single period that has passed: it does nothing any more.
+    Over,
+}
+
+impl Definition {
+    /// Where it stands on a device of this zone.
+    pub fn state(&self, zone: Tz, at: DateTime<Utc>) -> State {
+        if self.plan.is_over(zone, at) {
+            State::Over
+        } else if !self.enabled {
+            State::Disabled
+        } else if self.plan.holds(zone, at) {
+            State::Active
+        } else {
+            State::Waiting
+        }
+    }
+}
 
 /// A time throughout which the same schedules hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,20 +52,28 @@ pub struct Interval<'a> {
 }
 
 /// The schedules that hold at an instant, in the order of [`Schedule::rank`]: the last one wins.
-pub fn active(schedules: &[Schedule], zone: Tz, at: DateTime<Utc>) -> Vec<&Schedule> {
-    let holds = |schedule: &&Schedule| {
-        let windows = schedule.definition.plan.windows(zone, at, at);
-        schedule.definition.enabled && windows.iter().any(|window| window.contains(at))
-    };
-    let mut active: Vec<&Schedule> = schedules.iter().filter(holds).collect();
+pub fn active<'a>(
+    schedules: impl IntoIterator<Item = &'a Schedule>,
+    zone: Tz,
+    at: DateTime<Utc>,
+) -> Vec<&'a Schedule> {
+    let holds =
+        |schedule: &&Schedule| schedule.definition.enabled && schedule.definition.plan.holds(zone, at);
+    let mut active: Vec<&Schedule> = schedules.into_iter().filter(holds).collect();
     active.sort_by(|one, other| one.rank().cmp(&other.rank()));
     active
 }
 
 /// The first instant behind `after` at which a schedule begins or ends to hold; `None` if none ever does again.
-pub fn next_boundary(schedules: &[Schedule], zone: Tz, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
+pub fn next_boundary<'a>(
+    schedules: impl IntoIterator<Item = &'a Schedule>,
+    zone: Tz,
+    after: DateTime<Utc>,
+) -> Option<DateTime<Utc>> {
     let horizon = after.checked_add_signed(HORIZON)?;
-    let enabled = schedules.iter().filter(|schedule| schedule.definition.enabled);
+    let enabled = schedules
+        .into_iter()
+        .filter(|schedule| schedule.definition.enabled);
     let next = |schedule: &Schedule| {
         let plan = &schedule.definition.plan;
         // Behind the horizon a weekly plan's windows are cut off, not ended.
@@ -49,13 +88,15 @@ pub fn next_boundary(schedules: &[Schedule], zone: Tz, after: DateTime<Utc>) -> 
 }
 
 /// What holds from `from` until `until`, in order; times in which no schedule holds are left out.
-pub fn preview(
-    schedules: &[Schedule],
+pub fn preview<'a>(
+    schedules: impl IntoIterator<Item = &'a Schedule>,
     zone: Tz,
     from: DateTime<Utc>,
     until: DateTime<Utc>,
-) -> impl Iterator<Item = Interval<'_>> {
-    let enabled = schedules.iter().filter(|schedule| schedule.definition.enabled);
+) -> impl Iterator<Item = Interval<'a>> {
+    let enabled = schedules
+        .into_iter()
+        .filter(|schedule| schedule.definition.enabled);
     let mut holding: Vec<(&Schedule, Vec<Window>)> = enabled
         .map(|schedule| (schedule, schedule.definition.plan.windows(zone, from, until)))
         .collect();

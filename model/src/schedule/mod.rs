@@ -11,12 +11,14 @@ mod name;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod told;
 pub mod windows;
 
 pub use definition::Definition;
-pub use in_force::{Interval, active, next_boundary, preview};
+pub use in_force::{Interval, State, active, next_boundary, preview};
 pub use name::{InvalidScheduleName, ScheduleName};
 pub use plan::{Days, Period, Plan, TimeOfDay};
+pub use told::told;
 pub use windows::Window;
 
 /// The key of the settings document under which a device finds its schedules, if its model asks for them.

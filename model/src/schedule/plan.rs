@@ -124,6 +124,14 @@ impl Plan {
         }
     }
 
+    /// Reads a plan from its fields.
+    ///
+    /// # Errors
+    /// A message per field that is missing, wrong or out of place.
+    pub fn from_document(mut fields: Document) -> Result<Self, FieldErrors> {
+        Self::take(&mut fields)
+    }
+
     /// The plan as fields.
     pub fn to_document(&self) -> Document {
         let fields: Vec<(&str, Value)> = match self {

@@ -41,6 +41,12 @@ impl Plan {
         }
     }
 
+    /// Whether it holds at an instant.
+    pub fn holds(&self, zone: Tz, at: DateTime<Utc>) -> bool {
+        let windows = self.windows(zone, at, at);
+        windows.iter().any(|window| window.contains(at))
+    }
+
     /// Whether it will never hold again.
     pub fn is_over(&self, zone: Tz, at: DateTime<Utc>) -> bool {
         match self {

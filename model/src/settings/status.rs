@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{Ack, Diff, Document, document::same};
+use crate::schedule::DOCUMENT_KEY;
 
 /// The longest value that a message quotes, in characters.
 const MAX_QUOTED: usize = 80;
@@ -45,7 +46,8 @@ impl Status {
     /// longer in the document has no status, and the rest stands as it stood.
     pub fn changed(&self, diff: &Diff, version: i64, at: DateTime<Utc>) -> Self {
         let mut keys = self.0.clone();
-        for (key, change) in diff {
+        // What a device is told of its schedules is no value that it could run or refuse.
+        for (key, change) in diff.iter().filter(|(key, _)| *key != DOCUMENT_KEY) {
             if change.to.is_some() {
                 let pending = KeyStatus {
                     state: State::Pending,

@@ -74,7 +74,7 @@ impl TryFrom<Row> for Group {
 /// A change of one group, held against other changes of it until it is committed or dropped.
 #[derive(Debug)]
 pub struct LockedGroup {
-    transaction: Transaction<'static, Postgres>,
+    pub(crate) transaction: Transaction<'static, Postgres>,
 }
 
 impl Store {
@@ -215,7 +215,10 @@ impl LockedGroup {
     /// When the database fails.
     pub async fn delete(&mut self, name: &str, before: i64, actor: &str, at: DateTime<Utc>) -> Result<bool> {
         let deleted = sqlx::query!(
-            "UPDATE groups SET deleted = true, devices_after = NULL, members_after = 0, actor = $3, updated_at = $4
+            "WITH gone AS (
+                 DELETE FROM schedules s USING groups g
+                 WHERE g.name = $1 AND g.version = $2 AND NOT g.deleted AND s.group_name = g.name)
+             UPDATE groups SET deleted = true, devices_after = NULL, members_after = 0, actor = $3, updated_at = $4
              WHERE name = $1 AND version = $2 AND NOT deleted",
             name,
             before,

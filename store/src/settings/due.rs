@@ -56,6 +56,20 @@ pub(crate) async fn mark_due(
     Ok(())
 }
 
+/// Says that something beside the model and the device itself may have a part in these devices' documents.
+///
+/// # Errors
+/// When the database fails.
+pub(crate) async fn set_layered(connection: &mut PgConnection, devices: &[i64]) -> Result<()> {
+    sqlx::query!(
+        "UPDATE device_settings SET layered = true WHERE device_id = ANY($1) AND NOT layered",
+        devices,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 impl Store {
     /// Claims up to `limit` of the devices that are due at `now`, and locks their settings, leaving alone what others are
     /// at work on. They stay due until [`LockedSettings::finish_due`] is committed.
@@ -144,14 +158,24 @@ impl LockedSettings {
         Ok(())
     }
 
+    /// Marks devices among those locked as due now, because something they are selected or timed by changed.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn mark_due(
+        &mut self,
+        devices: &[DeviceId],
+        at: DateTime<Utc>,
+        actor: &str,
+        source: Source,
+    ) -> Result<()> {
+        let devices: Vec<i64> = devices.iter().map(|device| device.0).collect();
+        mark_due(&mut self.transaction, &devices, at, actor, source).await
+    }
+
     /// Says that something beside the model and the device itself may have a part in these devices' documents.
     pub(crate) async fn set_layered(&mut self, devices: &[i64]) -> Result<()> {
-        sqlx::query!(
-            "UPDATE device_settings SET layered = true WHERE device_id = ANY($1) AND NOT layered",
-            devices,
-        )
-        .execute(&mut *self.transaction)
-        .await?;
+        set_layered(&mut self.transaction, devices).await?;
         for settings in &mut self.devices {
             settings.layered |= devices.contains(&settings.device_id.0);
         }

@@ -24,7 +24,7 @@ use crate::{Result, Store};
 
 pub use change::{AckedVersion, LockedSettings, NewVersion, Outcome, Reported};
 pub use due::Due;
-pub(crate) use due::mark_due;
+pub(crate) use due::{mark_due, set_layered};
 pub use history::{LastPresence, SettingsVersion, VersionsOf};
 pub use overdue::OverdueSettings;
 pub use publish::{DeliveryMark, DueSettings};

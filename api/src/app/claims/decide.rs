@@ -164,7 +164,11 @@ impl App {
         device.audit(entry).await?;
         let id = device.id;
         let first = self.first_settings(&mut device, &schema, entry.at).await?;
+        let layered = device.is_layered();
         device.commit(&first, None, &actor.label()).await?;
+        if layered {
+            self.hints.layers.everything();
+        }
         self.hints.settings.device(id.0);
         Ok(())
     }

@@ -28,6 +28,9 @@ pub use misfits::{MisfitDevice, Misfits};
 /// The most schemas kept compiled.
 const MAX_COMPILED: usize = 256;
 
+/// Models read at once where all are needed.
+const PAGE: i64 = 100;
+
 /// Compiled schemas by model. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Schemas(Arc<Mutex<Compiled>>);
@@ -147,6 +150,21 @@ impl App {
     pub(super) fn compiled(&self, model: &Model) -> Result<Arc<Schema>, Error> {
         let known = self.settings.schemas.get(&model.name, model.version);
         known.map_or_else(|| self.settings.schemas.compile(model), Ok)
+    }
+
+    /// The present schemas of all models.
+    pub(super) async fn every_schema(&self) -> Result<Vec<Arc<Schema>>, Error> {
+        let (mut schemas, mut after) = (Vec::new(), String::new());
+        loop {
+            let models = self.store.models(&after, PAGE).await?;
+            for model in &models {
+                schemas.push(self.compiled(model)?);
+            }
+            match models.into_iter().last() {
+                Some(last) => after = last.name,
+                None => return Ok(schemas),
+            }
+        }
     }
 
     /// The schema of this version of a model, for devices that are locked.

@@ -14,7 +14,7 @@ use setpoint_store::settings::{LockedSettings, NewVersion, Settings};
 use crate::app::{Actor, App, Error, FieldErrors, Given, policy::Action};
 
 /// How often a change that ran into another transaction is tried in all.
-const ATTEMPTS: usize = 3;
+pub(in crate::app) const ATTEMPTS: usize = 3;
 
 /// How long the answer to a change waits for the publisher, which needs it for nothing: a busy one is not waited for.
 pub(in crate::app) const PUBLISH_PATIENCE: Duration = Duration::from_millis(250);

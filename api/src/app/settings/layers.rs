@@ -7,11 +7,13 @@ use std::{borrow::Cow, collections::BTreeMap, iter};
 use chrono::{DateTime, TimeDelta, Utc};
 use setpoint_model::{
     DeviceId, Serial,
+    schedule::{self, Schedule},
     settings::{Document, Effective, Layer, Origin, Schema, diff::diff, layers::effective},
     timeline::{Entry, Facts},
 };
 use setpoint_store::{
     groups::{GroupLayer, Settled},
+    schedules::Applying,
     settings::{Due, LockedSettings, NewVersion, Settings},
 };
 
@@ -27,6 +29,9 @@ const BATCH: i64 = 100;
 #[derive(Debug, Default)]
 pub(in crate::app) struct Layers {
     groups: Vec<GroupLayer>,
+    schedules: Applying,
+    /// The time for which the schedules are looked at.
+    at: DateTime<Utc>,
 }
 
 impl Layers {
@@ -50,13 +55,37 @@ impl Layers {
         effective(
             iter::once(Layer::model(schema))
                 .chain(groups)
-                .chain(iter::once(Layer::device(overrides))),
+                .chain(iter::once(Layer::device(overrides)))
+                .chain(self.timed(device, schema)),
         )
     }
 
+    /// The layers of the schedules that hold now, and the schedules themselves where the device is to know them.
+    fn timed(&self, device: DeviceId, schema: &Schema) -> Vec<Layer<'static>> {
+        let Some(clock) = self.schedules.clocks.get(&device) else {
+            return Vec::new();
+        };
+        let active = schedule::active(self.schedules.to(device), clock.zone, self.at).into_iter();
+        let layer = |schedule: &Schedule| Layer {
+            origin: Origin::Schedule(schedule.name.to_string()),
+            values: Cow::Owned(schema.accepted(&schedule.definition.settings)),
+        };
+        let mut layers: Vec<Layer<'static>> = active.map(layer).collect();
+        if clock.in_document {
+            let accepted = |settings: &Document| schema.accepted(settings);
+            let told = schedule::told(self.schedules.to(device), clock.zone, self.at, accepted);
+            layers.extend(told.map(|values| Layer {
+                origin: Origin::Model,
+                values: Cow::Owned(values),
+            }));
+        }
+        layers
+    }
+
     /// When a device's document next changes by itself; `None` for never.
-    pub(in crate::app) fn next_change(&self, _device: DeviceId) -> Option<DateTime<Utc>> {
-        None
+    pub(in crate::app) fn next_change(&self, device: DeviceId) -> Option<DateTime<Utc>> {
+        let clock = self.schedules.clocks.get(&device)?;
+        schedule::next_boundary(self.schedules.to(device), clock.zone, self.at)
     }
 }
 
@@ -73,6 +102,8 @@ impl App {
         }
         Ok(Layers {
             groups: locked.group_layers(devices).await?,
+            schedules: locked.schedules(devices).await?,
+            at: self.clock.now(),
         })
     }
 

@@ -18,6 +18,7 @@ use super::{Actor, App, Error, models::Schemas, policy::Action};
 use crate::config;
 
 pub use ack::{Acknowledgement, Acknowledgements};
+pub(super) use change::ATTEMPTS;
 pub(in crate::app) use change::PUBLISH_PATIENCE;
 pub use change::Precondition;
 pub use history::VersionStory;

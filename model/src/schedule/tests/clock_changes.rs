@@ -151,8 +151,9 @@ fn a_single_period_is_absolute_or_by_the_devices_clock() {
         &[("01T06:30", "01T07:30", "x")],
     );
     let (before, after) = (at("2026-07-01T07:29:59Z"), at("2026-07-01T07:30:00Z"));
-    let plan = &local[0].definition.plan;
-    assert!(!plan.is_over(Tz::Asia__Kolkata, before) && plan.is_over(Tz::Asia__Kolkata, after));
+    let state = |at: DateTime<Utc>| local[0].definition.state(Tz::Asia__Kolkata, at);
+    assert_eq!(state(at("2026-07-01T06:29:59Z")), State::Waiting);
+    assert_eq!((state(before), state(after)), (State::Active, State::Over));
     assert_eq!(next_boundary(&local, Tz::Asia__Kolkata, before), Some(after));
     assert_eq!(next_boundary(&local, Tz::Asia__Kolkata, after), None);
 }
@@ -164,6 +165,7 @@ fn a_disabled_schedule_does_nothing() {
         json!({"days": EVERY, "from": "00:00", "to": "12:00", "enabled": false}),
     )];
     let noon = at("2026-01-01T06:00:00Z");
+    assert_eq!(off[0].definition.state(Tz::UTC, noon), State::Disabled);
     assert!(active(&off, Tz::UTC, noon).is_empty());
     assert_eq!(next_boundary(&off, Tz::UTC, noon), None);
     assert_eq!(
