@@ -43,6 +43,7 @@ mod presence;
 mod problems;
 mod schedules;
 mod schedules_in_force;
+mod schedules_of_groups;
 mod schedules_once;
 mod secrecy;
 mod selectors;

@@ -6,6 +6,7 @@ use jsonschema::{Draft, PatternOptions, Validator};
 use serde_json::Value;
 
 use super::{Document, rule};
+use crate::schedule::DOCUMENT_KEY;
 
 pub mod keywords;
 
@@ -43,6 +44,12 @@ pub enum InvalidSchema {
     /// A key that can't be a setting's name.
     #[error("`{key}` is not a setting's name: 1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter")]
     Key {
+        /// The key.
+        key: String,
+    },
+    /// A key that settings documents need for themselves.
+    #[error("`{key}` is where a device finds its schedules")]
+    Reserved {
         /// The key.
         key: String,
     },
@@ -94,6 +101,9 @@ impl Schema {
         }
         let mut compiled = BTreeMap::new();
         for (key, schema) in settings {
+            if key == DOCUMENT_KEY {
+                return Err(InvalidSchema::Reserved { key: key.clone() });
+            }
             let setting = Setting::compile(key, schema)?;
             if let Some(default) = setting.default() {
                 setting.check(default).map_err(|message| InvalidSchema::Default {

@@ -153,3 +153,13 @@ fn a_read_only_setting_is_set_by_its_default_alone() {
         Err("must be from 10 to 3600".to_owned())
     );
 }
+
+#[test]
+fn the_key_of_schedules_is_no_settings_name() {
+    let settings = document(json!({"schedules": {"type": "boolean"}}));
+    let key = "schedules".to_owned();
+    assert_eq!(
+        Schema::compile(&settings).unwrap_err(),
+        InvalidSchema::Reserved { key }
+    );
+}
