@@ -92,7 +92,7 @@ async fn a_groups_schedule_holds_for_its_members_in_their_zones() {
     assert_eq!(preview["items"][0]["group"], "oslo");
     assert_eq!(preview["items"][0]["settings"], json!({"reportInterval": 20}));
     // Who leaves loses it; whose window ends, too, and who is made within one has it at once.
-    describe(&outside, json!({"tags": {}})).await;
+    describe(&outside, json!({"tags": {"site": null}})).await;
     holds(&outside, "reportInterval", json!(60), "model").await;
     let made = json!({"serial": "HOME-3", "tags": {"site": "oslo"}});
     let third = server.api().post("/devices").json(&made).await.expect(201);
