@@ -83,6 +83,7 @@ impl InvalidSchema {
             }
             Self::Setting { message, .. } => message,
             Self::Default { message, .. } => format!("its default {message}"),
+            Self::Reserved { .. } => "is where a device finds its schedules".to_owned(),
             too_many @ Self::TooMany => too_many.to_string(),
         }
     }
