@@ -37,18 +37,22 @@ impl Running {
         clock: Arc<dyn Clock>,
     ) -> (Self, Option<Gate>) {
         log();
-        Self::start_on(Arc::new(database().await), keys, gated).await
+        Self::start_on(Arc::new(database().await), keys, gated, clock).await
     }
 
     /// Another one on the same database.
     pub(super) async fn start_beside(&self) -> Self {
-        Self::start_on(Arc::clone(&self.database), &[], false).await.0
+        let clock = Arc::clone(&self.clock);
+        Self::start_on(Arc::clone(&self.database), &[], false, clock)
+            .await
+            .0
     }
 
     async fn start_on(
         database: Arc<TestDatabase>,
         keys: &[(String, String)],
         gated: bool,
+        clock: Arc<dyn Clock>,
     ) -> (Self, Option<Gate>) {
         let data = tempfile::tempdir().expect("a data directory");
         let gate = if gated {
