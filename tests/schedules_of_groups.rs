@@ -18,12 +18,8 @@ async fn server() -> (Harness, ManualClock) {
         .at(&clock)
         .with("settings.reconcile_every", "50ms");
     let server = setup.start().await;
-    server
-        .sql(
-            "insert into groups (name, selector, actor, created_at, updated_at)
-             values ('oslo', 'site=oslo', 'test', now(), now())",
-        )
-        .await;
+    let group = json!({"selector": "site=oslo"});
+    server.api().put("/groups/oslo").json(&group).await.expect(201);
     (server, clock)
 }
 
@@ -118,7 +114,7 @@ async fn a_groups_schedule_is_judged_by_all_models_and_previewed_in_any_zone() {
     let wrong = put(json!({"reportInterval": 5, "open": 1, "colour": "red"}))
         .await
         .invalid();
-    assert_eq!(wrong["colour"], "unknown setting");
+    assert_eq!(wrong["settings.colour"], "unknown setting");
     assert_eq!(wrong.as_object().unwrap().len(), 3);
     put(json!({"reportInterval": 50, "open": true})).await.expect(201);
     // A member takes what its model knows.

@@ -7,11 +7,16 @@ use serde_json::Value;
 use setpoint_model::{
     GroupName,
     group::GroupDescription,
-    settings::{Document, Limits, Patch, document, schema},
+    settings::{Limits, Patch, document},
 };
 use setpoint_store::groups::{Group, LockedGroup};
 
-use super::{Actor, App, Error, FieldErrors, policy::Action, settings::Precondition};
+use super::{
+    Actor, App, Error,
+    models::{check_any, of_settings},
+    policy::Action,
+    settings::Precondition,
+};
 
 /// How large a group may be as JSON beside its settings, and how much deeper.
 const AROUND_SETTINGS: Limits = Limits {
@@ -21,9 +26,6 @@ const AROUND_SETTINGS: Limits = Limits {
 
 /// How often a change that ran into another one is tried in all.
 const ATTEMPTS: usize = 3;
-
-/// Models read at once to judge a group's settings.
-const MODELS: i64 = 100;
 
 const NOT_FOUND: Error = Error::NotFound { what: "group" };
 
@@ -238,42 +240,15 @@ impl App {
         if size > limit {
             return Err(Error::TooLarge { limit });
         }
-        let mut wrong: FieldErrors = description
-            .settings
-            .keys()
-            .map(|key| (key.clone(), schema::UNKNOWN.to_owned()))
-            .collect();
-        let mut after = String::new();
-        while !wrong.is_empty() {
-            let models = self.store.models(&after, MODELS).await?;
-            let Some(last) = models.last() else { break };
-            after.clone_from(&last.name);
-            for model in &models {
-                let schema = self.compiled(model)?;
-                wrong.retain(|key, message| {
-                    let value = description.settings.get(key).cloned().unwrap_or_default();
-                    match schema.check(Document::from_iter([(key.clone(), value)])) {
-                        Ok(_) => false,
-                        Err(mut errors) => {
-                            // The first model that knows the setting says best what is wrong with its value.
-                            let told = errors.remove(key).unwrap_or_default();
-                            if message == schema::UNKNOWN {
-                                *message = told;
-                            }
-                            true
-                        }
-                    }
-                });
-            }
-        }
-        if wrong.is_empty() {
-            return Ok(description);
-        }
-        let errors = wrong
-            .into_iter()
-            .map(|(key, message)| (format!("settings.{key}"), message))
-            .collect();
-        Err(Error::Invalid { errors })
+        let schemas = self.every_schema().await?;
+        let checked = check_any(&schemas, description.settings);
+        let settings = checked.map_err(|errors| Error::Invalid {
+            errors: of_settings(errors),
+        })?;
+        Ok(GroupDescription {
+            settings,
+            ..description
+        })
     }
 
     fn group_limits(&self) -> Limits {

@@ -321,6 +321,6 @@ async fn devices(
 }
 
 /// A path's name; there is no group of any other.
-fn known(name: &str) -> Result<GroupName, Error> {
+pub(super) fn known(name: &str) -> Result<GroupName, Error> {
     name.parse().map_err(|_| Error::NotFound { what: "group" })
 }

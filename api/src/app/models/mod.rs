@@ -12,14 +12,14 @@ use std::{
 
 use setpoint_model::{
     models::{component, header::header},
-    settings::Schema,
+    settings::{Document, KeyErrors, Schema, schema},
 };
 use setpoint_store::{
     models::{Model, ModelVersion},
     settings::LockedSettings,
 };
 
-use super::{Actor, App, Error, policy::Action};
+use super::{Actor, App, Error, FieldErrors, policy::Action};
 use change::{NOT_FOUND, known_name};
 
 pub use change::ModelChange;
@@ -183,4 +183,40 @@ impl App {
             .ok_or(Error::NotFound { what: "model" })?;
         self.settings.schemas.compile(&model)
     }
+}
+
+/// Checks settings for devices of more than one model: each must be known and valid for at least one of `schemas`. They
+/// stay as they are, since each model has its own way to write them.
+pub(super) fn check_any(schemas: &[Arc<Schema>], settings: Document) -> Result<Document, KeyErrors> {
+    let mut wrong = KeyErrors::new();
+    for (key, value) in &settings {
+        let alone = || Document::from_iter([(key.clone(), value.clone())]);
+        // The first model that knows the setting says best what is wrong with its value.
+        let mut refusals = Vec::new();
+        let known = schemas.iter().filter(|schema| schema.contains(key));
+        let valid = known
+            .map(|schema| schema.check(alone()))
+            .any(|checked| match checked {
+                Ok(_) => true,
+                Err(mut errors) => {
+                    refusals.extend(errors.remove(key));
+                    false
+                }
+            });
+        if !valid {
+            let first = refusals.into_iter().next();
+            wrong.insert(key.clone(), first.unwrap_or_else(|| schema::UNKNOWN.to_owned()));
+        }
+    }
+    if wrong.is_empty() {
+        Ok(settings)
+    } else {
+        Err(wrong)
+    }
+}
+
+/// What is wrong with settings, as fields of what they are a part of: `settings.KEY`.
+pub(super) fn of_settings(errors: KeyErrors) -> FieldErrors {
+    let field = |(key, message)| (format!("settings.{key}"), message);
+    errors.into_iter().map(field).collect()
 }

@@ -4,7 +4,7 @@ mod preview;
 mod write;
 
 use setpoint_model::{
-    Serial,
+    GroupName, Serial,
     schedule::{ScheduleName, State},
 };
 use setpoint_store::{
@@ -24,7 +24,7 @@ pub enum Whose {
     /// A device's.
     Device(Serial),
     /// A group's.
-    Group(String),
+    Group(GroupName),
 }
 
 impl Whose {
@@ -100,7 +100,7 @@ impl App {
             }
             Whose::Group(name) => {
                 self.authorize_all(actor, action)?;
-                let group = self.store.group(name).await?;
+                let group = self.store.group(name.as_str()).await?;
                 let group = group.ok_or(Error::NotFound { what: "group" })?;
                 Ok(Found::Group(group.name))
             }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde_json::Value;
 use setpoint_model::{
     schedule::{Definition, ScheduleName},
-    settings::{Document, KeyErrors, Limits, Patch, Schema, document, schema},
+    settings::{Limits, Patch, Schema, document},
 };
 use setpoint_store::schedules::{LockedSchedules, StoredSchedule};
 
 use super::{NOT_FOUND, Shown, Whose};
 use crate::app::{
     Actor, App, Error,
+    models::{check_any, of_settings},
     policy::Action,
     settings::{ATTEMPTS, Precondition},
 };
@@ -43,7 +44,7 @@ impl App {
     /// # Errors
     /// [`Error::Forbidden`] without `settings:write`; [`Error::NotFound`] for the device or group; [`Error::Conflict`]
     /// with `schedule_exists` or `too_many_schedules`; [`Error::Malformed`], [`Error::TooLarge`], and
-    /// [`Error::Invalid`] by field, or else by setting.
+    /// [`Error::Invalid`] by field (a setting as `settings.KEY`).
     pub async fn create_schedule(&self, actor: &Actor, whose: &Whose, body: &[u8]) -> Result<Shown, Error> {
         self.authorize_schedules(actor, whose).await?;
         let mut fields = document::parse(body, self.definition_limits())?;
@@ -180,7 +181,11 @@ impl App {
     ) -> Result<Changed, Error> {
         let (mut locked, judge) = self.lock_schedules(whose).await?;
         let before = locked.get(name).await?;
-        precondition.check(before.as_ref().map_or(0, |before| before.version))?;
+        match (&before, precondition) {
+            (Some(before), precondition) => precondition.check(before.version)?,
+            (None, Precondition::None) => {}
+            (None, Precondition::Version(_)) => return Err(NOT_FOUND),
+        }
         let after = match edit(before.as_ref())? {
             Some(after) => Some(judged(&judge, before.as_ref(), after)?),
             None => None,
@@ -226,7 +231,7 @@ impl App {
             Whose::Group(name) => {
                 // Before the lock: whoever holds one waits for no other connection.
                 let judge = Judge::Group(self.every_schema().await?);
-                let locked = self.store.lock_group_schedules(name).await?;
+                let locked = self.store.lock_group_schedules(name.as_str()).await?;
                 Ok((locked.ok_or(Error::NotFound { what: "group" })?, judge))
             }
         }
@@ -294,35 +299,13 @@ fn judged(
         Judge::Device(schema) => schema.check(definition.settings),
         Judge::Group(schemas) => check_any(schemas, definition.settings),
     };
-    match checked {
-        Ok(settings) => Ok(Definition {
-            settings,
-            ..definition
-        }),
-        Err(errors) => Err(Error::Invalid { errors }),
-    }
-}
-
-/// Settings of which each is known and valid for at least one model. They stay as they are: each model has its own way
-/// to write them.
-fn check_any(schemas: &[Arc<Schema>], settings: Document) -> Result<Document, KeyErrors> {
-    let mut errors = KeyErrors::new();
-    for (key, value) in &settings {
-        let alone = Document::from_iter([(key.clone(), value.clone())]);
-        let mut known = schemas.iter().filter(|schema| schema.contains(key));
-        let refusals = known.try_fold(None, |_, schema| match schema.check(alone.clone()) {
-            Ok(_) => Err(()),
-            Err(mut refusal) => Ok(refusal.remove(key)),
-        });
-        if let Ok(refusal) = refusals {
-            errors.insert(key.clone(), refusal.unwrap_or_else(|| schema::UNKNOWN.to_owned()));
-        }
-    }
-    if errors.is_empty() {
-        Ok(settings)
-    } else {
-        Err(errors)
-    }
+    let settings = checked.map_err(|errors| Error::Invalid {
+        errors: of_settings(errors),
+    })?;
+    Ok(Definition {
+        settings,
+        ..definition
+    })
 }
 
 fn named(name: Option<Value>) -> Result<ScheduleName, String> {

@@ -147,7 +147,7 @@ async fn read(
         (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`too_many_schedules`: there are as many as may be", body = Problem,
          content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`, 0 where there is none", body = Problem,
+        (status = 412, description = "Another version is current: `current_version`", body = Problem,
          content_type = "application/problem+json"),
         (status = 413, description = "Together with the others larger than a settings document", body = Problem,
          content_type = "application/problem+json"),

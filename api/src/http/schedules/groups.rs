@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     app::{Actor, App, schedules::Whose},
-    http::{BASE, Context, Json, Page, PageQuery, Path, Payload, Problem, Query},
+    http::{BASE, Context, Json, Page, PageQuery, Path, Payload, Problem, Query, groups::known},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -40,7 +40,7 @@ async fn list(
     Path(name): Path<String>,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<ScheduleBody>>, Problem> {
-    super::list(&app, &actor, &Whose::Group(name), query).await
+    super::list(&app, &actor, &Whose::Group(known(&name)?), query).await
 }
 
 /// Makes a schedule for a group.
@@ -76,6 +76,7 @@ async fn create(
     Path(name): Path<String>,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
+    let name = known(&name)?;
     let base = format!("{BASE}/groups/{name}/schedules");
     super::create(&app, &actor, &Whose::Group(name), &base, &body).await
 }
@@ -99,7 +100,7 @@ async fn preview(
     Path(name): Path<String>,
     Query(query): Query<PreviewQuery>,
 ) -> Result<Json<Page<ScheduleItem>>, Problem> {
-    preview::answer(&app, &actor, &Whose::Group(name), &query).await
+    preview::answer(&app, &actor, &Whose::Group(known(&name)?), &query).await
 }
 
 /// Shows a group's schedule.
@@ -119,7 +120,7 @@ async fn read(
     actor: Actor,
     Path((name, schedule)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
-    super::read(&app, &actor, &Whose::Group(name), &schedule).await
+    super::read(&app, &actor, &Whose::Group(known(&name)?), &schedule).await
 }
 
 /// Makes a group's schedule of this name, or gives it another definition.
@@ -144,7 +145,7 @@ async fn read(
         (status = 404, description = "There is no such group", body = Problem, content_type = "application/problem+json"),
         (status = 409, description = "`too_many_schedules`: there are as many as may be", body = Problem,
          content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`, 0 where there is none", body = Problem,
+        (status = 412, description = "Another version is current: `current_version`", body = Problem,
          content_type = "application/problem+json"),
         (status = 413, description = "Together with the others larger than a settings document", body = Problem,
          content_type = "application/problem+json"),
@@ -159,7 +160,15 @@ async fn put(
     headers: HeaderMap,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    super::put(&app, &actor, &Whose::Group(name), &schedule, &headers, &body).await
+    super::put(
+        &app,
+        &actor,
+        &Whose::Group(known(&name)?),
+        &schedule,
+        &headers,
+        &body,
+    )
+    .await
 }
 
 /// Changes a group's schedule.
@@ -199,7 +208,15 @@ async fn patch(
     headers: HeaderMap,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    super::patch(&app, &actor, &Whose::Group(name), &schedule, &headers, &body).await
+    super::patch(
+        &app,
+        &actor,
+        &Whose::Group(known(&name)?),
+        &schedule,
+        &headers,
+        &body,
+    )
+    .await
 }
 
 /// Removes a group's schedule.
@@ -225,5 +242,5 @@ async fn delete(
     Path((name, schedule)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
-    super::delete(&app, &actor, &Whose::Group(name), &schedule, &headers).await
+    super::delete(&app, &actor, &Whose::Group(known(&name)?), &schedule, &headers).await
 }
