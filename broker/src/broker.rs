@@ -22,7 +22,7 @@ use crate::{
     error::Error,
     handle::Handle,
     message::Message,
-    metrics::Metrics,
+    metrics::{Metrics, Waiting},
     operators::Operators,
     session::{Session, Subscription},
     shard::Shard,
@@ -129,8 +129,15 @@ impl Core {
                 _ = interval.tick() => {}
             }
             let now = Instant::now();
+            let mut waiting = Waiting::default();
             for shard in &self.shards {
-                let over = shard.lock().sweep(now);
+                let over = {
+                    let mut state = shard.lock();
+                    let over = state.sweep(now);
+                    let sessions = state.devices.values().flat_map(|device| &device.sessions);
+                    sessions.for_each(|session| session.lock().count_waiting(&mut waiting));
+                    over
+                };
                 for session in over {
                     crate::session::wind_up(&self, &backend, &session).await;
                 }
@@ -140,6 +147,10 @@ impl Core {
                 self.forget_operator(&session);
                 crate::session::wind_up(&self, &backend, &session).await;
             }
+            for session in self.operators.sessions() {
+                session.lock().count_waiting(&mut waiting);
+            }
+            self.metrics.queued(waiting);
             self.logins.sweep(&self.config);
             let deepest = self.shards.iter().map(Shard::depth).max().unwrap_or(0);
             self.metrics

@@ -41,6 +41,11 @@ pub(crate) struct Link {
 
 impl Link {
     /// Starts a router and attaches to it. Blocks for as long as a thread takes to start.
+    ///
+    /// The thread lives until the process does, parked once the link is dropped: the router holds a sender of its own
+    /// queue, so it never sees that nobody is left, and it has no other end than a panic (rumqttd 0.20,
+    /// `router/routing.rs`). A server makes one broker and restarts routers only after they died, so nothing grows;
+    /// a process that makes many brokers, as tests do, keeps their threads.
     pub(crate) fn start(shard: usize) -> Result<Self, Error> {
         let config = RouterConfig {
             max_connections: 4,
@@ -226,6 +231,8 @@ impl Bus {
                 return;
             };
             self.in_router_bytes -= size(&message);
+            let lag = self.progress.saturating_duration_since(message.at);
+            self.core.metrics.delivered(lag);
             self.shard()
                 .deliver(&message, &self.core.config, &self.core.metrics);
         }

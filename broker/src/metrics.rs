@@ -65,6 +65,13 @@ impl Limit {
     }
 }
 
+/// Messages that wait for clients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) connected: usize,
+    pub(crate) away: usize,
+}
+
 /// Why a message was not delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dropped {
@@ -124,6 +131,11 @@ struct ChannelLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClientLabels {
+    client: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WhatLabels {
     what: &'static str,
 }
@@ -140,6 +152,8 @@ pub(crate) struct Metrics {
     inbound: Vec<Traffic>,
     outbound: Vec<Traffic>,
     acknowledged: Histogram,
+    shard_lag: Histogram,
+    queued: Family<ClientLabels, Gauge>,
     /// Messages in the fullest shard's queue and router.
     pub(crate) queue_depth: Gauge,
     /// Router threads that died and were replaced.
@@ -226,6 +240,18 @@ impl Metrics {
             "From a message's arrival to its acknowledgement",
             acknowledged.clone(),
         );
+        let shard_lag = Histogram::new(buckets);
+        registry.register(
+            "shard_lag_seconds",
+            "From a message's arrival in its router shard to its delivery to the sessions that hear it",
+            shard_lag.clone(),
+        );
+        let queued = Family::default();
+        registry.register(
+            "messages_queued",
+            "Messages that wait for clients, connected or away",
+            queued.clone(),
+        );
         let queue_depth = Gauge::default();
         registry.register(
             "shard_queue_depth",
@@ -255,6 +281,8 @@ impl Metrics {
             limits,
             drops,
             acknowledged,
+            shard_lag,
+            queued,
             queue_depth,
             router_restarts,
             handshakes_failed,
@@ -312,6 +340,19 @@ impl Metrics {
 
     pub(crate) fn sent(&self, channel: Channel, bytes: usize) {
         count(self.outbound.get(channel_index(channel)), bytes);
+    }
+
+    pub(crate) fn delivered(&self, after: Duration) {
+        self.shard_lag.observe(after.as_secs_f64());
+    }
+
+    /// How many messages wait for clients that are connected, and for those that are away.
+    pub(crate) fn queued(&self, waiting: Waiting) {
+        for (client, messages) in [("connected", waiting.connected), ("away", waiting.away)] {
+            self.queued
+                .get_or_create(&ClientLabels { client })
+                .set(i64::try_from(messages).unwrap_or(i64::MAX));
+        }
     }
 
     pub(crate) fn acknowledged(&self, after: Duration) {

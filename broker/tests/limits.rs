@@ -1,5 +1,7 @@
 //! Limits: each is kept, counted, and nobody else notices.
 
+mod ends;
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -12,7 +12,7 @@ use setpoint_model::{Channel, Identity};
 use tokio::time::Instant;
 
 use super::{live::Live, received::Received, subscription::Subscription, will::DelayedWill};
-use crate::message::Message;
+use crate::{message::Message, metrics::Waiting};
 
 /// A session: a client id of an identity, connected or not.
 #[derive(Debug)]
@@ -128,6 +128,14 @@ impl State {
                 Item::Replay(replay) => replay.messages.len(),
             })
             .sum()
+    }
+
+    /// Adds what waits for this session.
+    pub(crate) fn count_waiting(&self, waiting: &mut Waiting) {
+        match self.live {
+            Some(_) => waiting.connected += self.queued(),
+            None => waiting.away += self.queued(),
+        }
     }
 
     /// QoS 1 and 2 messages not done with.
