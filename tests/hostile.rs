@@ -29,16 +29,22 @@ async fn unharmed(device: &Device, session: &mut Mqtt) {
 }
 
 #[tokio::test]
-async fn connections_that_are_reset_during_the_handshake() {
+async fn connections_that_are_reset_during_the_handshake_a_thousand_times() {
     let (server, device, mut session) = bystander().await;
-    for _ in 0..100 {
+    for round in 0..1_000 {
         for packet in [
             "10 10 00044d515454 04 02 001e 0004 68757274",
-            "10 11 00044d515454 05 02 001e 00 0004 68757274",
+            "10 11 00044d515454 05 02 001e 00 0004 68757274 b0 02 0001",
         ] {
             let mut socket = server.socket().await;
             socket.send(packet).await;
-            socket.reset();
+            // Closed both ways: reset, and in order.
+            if round % 2 == 0 {
+                socket.reset();
+            }
+        }
+        if round % 250 == 0 {
+            unharmed(&device, &mut session).await;
         }
     }
     unharmed(&device, &mut session).await;

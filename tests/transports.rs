@@ -13,18 +13,18 @@ use tokio_util::task::TaskTracker;
 const VERSIONS: [MqttVersion; 2] = [MqttVersion::V3, MqttVersion::V5];
 
 /// What `setpoint cert` makes, in a directory of its own.
-struct Certificates(TempDir);
+pub(crate) struct Certificates(TempDir);
 
 impl Certificates {
     /// A CA and a server's certificate.
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let this = Self(TempDir::new().unwrap());
         this.make(&["ca"]);
         this.make(&["server"]);
         this
     }
 
-    fn make(&self, words: &[&str]) {
+    pub(crate) fn make(&self, words: &[&str]) {
         let dir = self.0.path().to_str().unwrap();
         let made = Command::new(crate::PROGRAM)
             .arg("cert")
@@ -39,12 +39,12 @@ impl Certificates {
         self.0.path().join(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
 
     /// A server that uses them, and takes devices' certificates.
-    fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> Setup {
         Harness::setup()
             .with("mqtt.tls.listen", "127.0.0.1:0")
             .with("mqtt.tls.cert", &self.text("server.pem"))
@@ -54,6 +54,11 @@ impl Certificates {
 
     /// A simulated device's way to the server, with its certificate if it has one.
     fn endpoint(&self, server: &Harness, certificate: Option<&str>) -> Endpoint {
+        self.endpoint_at(server.tls_port(), certificate)
+    }
+
+    /// The same to a server at this port.
+    pub(crate) fn endpoint_at(&self, port: u16, certificate: Option<&str>) -> Endpoint {
         let identity = certificate.map(|serial| {
             (
                 self.path(&format!("device-{serial}.pem")),
@@ -61,9 +66,7 @@ impl Certificates {
             )
         });
         let ca = Some(self.path("ca.pem"));
-        let url = format!("mqtts://127.0.0.1:{}", server.tls_port())
-            .parse()
-            .unwrap();
+        let url = format!("mqtts://127.0.0.1:{port}").parse().unwrap();
         Endpoint::new(url, &TlsFiles { ca, identity }).unwrap()
     }
 }
@@ -214,7 +217,7 @@ async fn behind_a_load_balancer_the_header_tells_the_address() {
 }
 
 /// The device's CONNECT in MQTT 3.1.1, in hexadecimal.
-fn connect(device: &Device) -> String {
+pub(crate) fn connect(device: &Device) -> String {
     let text = |text: &str| {
         let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
         format!("{:04x}{hex}", text.len())

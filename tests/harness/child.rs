@@ -244,6 +244,11 @@ impl Child {
         self.ready().await;
     }
 
+    /// Tells it to read its certificates again.
+    pub fn hang_up(&self) {
+        self.process.signal(Signal::SIGHUP);
+    }
+
     /// The postmaster of its embedded Postgres.
     pub fn postmaster(&self) -> i32 {
         let file = self.data().join("postgres/data/postmaster.pid");

@@ -16,7 +16,7 @@ use super::{
 /// Who a client says it is.
 #[derive(Debug, Clone)]
 pub struct Login {
-    /// `-u`.
+    /// `-u`; empty for none, and no password either.
     pub username: String,
     /// `-P`.
     pub password: String,
@@ -50,18 +50,15 @@ fn command(name: &str, port: u16, version: Version, login: &Login) -> Command {
     };
     command
         .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-V", version])
-        .args([
-            "-u",
-            &login.username,
-            "-P",
-            &login.password,
-            "-i",
-            &login.client_id,
-        ])
+        .args(["-i", &login.client_id])
         .env_remove("XDG_CONFIG_HOME")
         .env("HOME", "/nonexistent")
         .stdin(Stdio::null())
         .kill_on_drop(true);
+    // A certificate needs neither.
+    if !login.username.is_empty() {
+        command.args(["-u", &login.username, "-P", &login.password]);
+    }
     command
 }
 
