@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 use setpoint_tests::{
-    Harness, Version, eventually,
+    Device, Harness, Version, eventually,
     harness::{api::Api, events::EventReader},
 };
 
@@ -118,6 +118,56 @@ async fn only_what_was_asked_for_is_heard() {
     );
     assert!(server.api().get("/events?serial=-").await.invalid()["serial"].is_string());
     assert!(server.api().get("/events?kind=presence").await.invalid()["kind"].is_string());
+}
+
+#[tokio::test]
+async fn a_group_is_heard_as_its_members_come() {
+    let server = Harness::start().await;
+    let (one, two) = (server.device("HOME-1").await, server.device("HOME-2").await);
+    let tag = async |device: &Device, site: &str| {
+        let tags = json!({"tags": {"site": site}});
+        server.api().patch(&device.path("")).json(&tags).await.expect(200);
+    };
+    let group = json!({"name": "oslo", "selector": "site=oslo", "priority": 1, "settings": {}});
+    server.api().post("/groups").json(&group).await.expect(201);
+    tag(&one, "oslo").await;
+    let mut events = listen(server.api(), "group=oslo&type=settings").await;
+    two.change(json!({"reportInterval": 100})).await;
+    one.change(json!({"reportInterval": 100})).await;
+    assert_eq!(events.next().await.data["serial"], "HOME-1");
+    tag(&two, "oslo").await;
+    let mut seconds = 100..;
+    eventually!({
+        two.change(json!({"reportInterval": seconds.next()})).await;
+        one.change(json!({"reportInterval": seconds.next()})).await;
+        let mut heard = events.next().await;
+        while heard.data["serial"] == "HOME-1" && heard.data["stage"] != "requested" {
+            heard = events.next().await;
+        }
+        heard.data["serial"] == "HOME-2"
+    });
+    server
+        .api()
+        .get("/events?group=bergen")
+        .await
+        .problem(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_token_that_is_deleted_is_heard_no_longer() {
+    let server = Harness::start().await;
+    let body = json!({"name": "screen", "scopes": ["devices:read"]});
+    let made = server.api().post("/tokens").json(&body).await.expect(201);
+    let screen = server.api().with_token(made["token"].as_str().unwrap());
+    let mut events = listen(&screen, "").await;
+    let path = format!("/tokens/{}", made["id"].as_str().unwrap());
+    server.api().delete(&path).await.expect(204);
+    let ended = events.next().await;
+    assert_eq!(
+        (ended.event.as_str(), &ended.data),
+        ("end", &json!({"reason": "rights_ended"}))
+    );
+    assert_eq!(events.next_or_end().await, None);
 }
 
 #[tokio::test]

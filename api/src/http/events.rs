@@ -46,6 +46,8 @@ struct EventsQuery {
     /// Only events of these devices, with commas between: 1000 at most.
     #[param(example = "HOME-1")]
     serial: Option<String>,
+    /// Only events of the devices of this group.
+    group: Option<String>,
     /// As the header `Last-Event-ID`, for clients that can't send it.
     last_event_id: Option<String>,
 }
@@ -101,7 +103,11 @@ fn wanted(query: &EventsQuery) -> Result<Wanted, Error> {
     if serials.len() > MAX_SERIALS {
         return Err(Error::invalid("serial", format!("at most {MAX_SERIALS}")));
     }
-    Ok(Wanted { types, serials })
+    Ok(Wanted {
+        types,
+        serials,
+        group: query.group.clone(),
+    })
 }
 
 fn listed(text: Option<&str>) -> impl Iterator<Item = &str> {

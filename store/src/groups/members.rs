@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use setpoint_model::{
-    DeviceId, Selector,
+    DeviceId, Selector, Serial,
     device::Tags,
     settings::{Document, Source},
 };
@@ -123,6 +123,26 @@ impl LockedSettings {
 }
 
 impl Store {
+    /// The serials of a group's devices; `None` if there is no such group.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn group_serials(&self, group: &str) -> Result<Option<Vec<Serial>>> {
+        let serials = sqlx::query_scalar!(
+            r#"SELECT (SELECT array_agg(d.serial) FROM group_members m JOIN devices d ON d.id = m.device_id
+                       WHERE m.group_name = g.name) AS serials
+               FROM groups g WHERE g.name = $1 AND NOT g.deleted"#,
+            group,
+        )
+        .fetch_optional(&self.pool)
+        .await?;
+        let parsed = |serials: Option<Vec<String>>| {
+            let serials = serials.unwrap_or_default();
+            serials.iter().map(|serial| parse(serial)).collect()
+        };
+        serials.map(parsed).transpose()
+    }
+
     /// Goes one step on with a group that changed: looks at up to `page` devices, corrects their membership, and marks those
     /// as due that a layer changed under. Groups that others are at work on are left alone.
     ///

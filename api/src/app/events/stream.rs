@@ -19,6 +19,7 @@ use super::{Events, LINGER, Lost, Numbered};
 use crate::app::{
     Actor, App, Error,
     policy::{Action, Reach},
+    rights::RightsWatch,
 };
 
 /// How often a stream asks again what its reader may have.
@@ -37,6 +38,8 @@ pub struct Wanted {
     pub types: Vec<EventType>,
     /// The devices; empty for all.
     pub serials: HashSet<Serial>,
+    /// The group whose devices are wanted.
+    pub group: Option<String>,
 }
 
 /// A place in the events of one run of one server, written `run-number`.
@@ -91,6 +94,7 @@ impl Ended {
 pub struct EventStream {
     app: App,
     actor: Actor,
+    rights: RightsWatch,
     wanted: Wanted,
     seen: Seen,
     number: u64,
@@ -107,6 +111,8 @@ struct Seen {
     types: Vec<EventType>,
     /// The only devices, and since when each is theirs.
     own: Option<HashMap<Serial, DateTime<Utc>>>,
+    /// The devices of the group, if one was asked for.
+    members: Option<HashSet<Serial>>,
 }
 
 impl App {
@@ -128,6 +134,7 @@ impl App {
         for serial in &wanted.serials {
             self.authorize_device(actor, Action::ReadEvents, serial).await?;
         }
+        let rights = self.watch_rights(actor, Action::ReadEvents).await?;
         let seen = self.seen(actor, &wanted).await?;
         let open = self.events.open(seen.types.contains(&EventType::Telemetry))?;
         let newest = self.events.0.newest.subscribe();
@@ -143,6 +150,7 @@ impl App {
         let mut stream = EventStream {
             app: self.clone(),
             actor: actor.clone(),
+            rights,
             wanted,
             seen,
             number,
@@ -174,7 +182,16 @@ impl App {
         Ok(Seen {
             types: types.iter().copied().filter(readable).collect(),
             own,
+            members: self.members(actor, wanted.group.as_deref()).await?,
         })
+    }
+
+    async fn members(&self, actor: &Actor, group: Option<&str>) -> Result<Option<HashSet<Serial>>, Error> {
+        let Some(group) = group else { return Ok(None) };
+        self.authorize_all(actor, Action::ReadEvents)?;
+        let members = self.store.group_serials(group).await?;
+        let members = members.ok_or(Error::NotFound { what: "group" })?;
+        Ok(Some(members.into_iter().collect()))
     }
 }
 
@@ -227,6 +244,7 @@ impl EventStream {
                 continue;
             }
             tokio::select! {
+                () = self.rights.ended() => return Err(Ended::RightsEnded),
                 changed = self.newest.changed() => if changed.is_err() {
                     return Err(Ended::TooSlow);
                 },
@@ -262,14 +280,18 @@ impl EventStream {
 
     fn gets(&self, entry: &Numbered) -> bool {
         let event = &entry.event;
-        let Seen { types, own } = &self.seen;
+        let Seen { types, own, members } = &self.seen;
         let theirs = |own: &HashMap<Serial, DateTime<Utc>>| {
             // What happened before it was theirs is not theirs.
             own.get(&event.serial).is_some_and(|since| event.at >= *since)
         };
         types.contains(&event.kind)
             && (self.wanted.serials.is_empty() || self.wanted.serials.contains(&event.serial))
+            && self.rights.sees(&event.serial)
             && own.as_ref().is_none_or(theirs)
+            && members
+                .as_ref()
+                .is_none_or(|members| members.contains(&event.serial))
     }
 
     /// Asks again what the reader may have. While the database is away what was true holds.
