@@ -258,7 +258,8 @@ impl App {
             }
             Some(_) => {
                 let version = locked.update(&next).await?;
-                if difference.contains_key("settings") {
+                let told = ["settings", "schedules_in_document"];
+                if told.iter().any(|field| difference.contains_key(*field)) {
                     locked.mark_due(name, &label, at).await?;
                 }
                 let entry = self.entry(actor, "model.update", object(&plan.name));
