@@ -92,13 +92,22 @@ async fn readiness_tells_and_liveness_does_not_mind() {
 #[tokio::test]
 async fn a_device_that_comes_meanwhile_is_told_to_come_again() {
     let server = server().await;
-    let (known, unknown) = (server.device("KNOWN").await, server.device("UNKNOWN").await);
+    let (known, made, unknown) = (
+        server.device("KNOWN").await,
+        server.device("MADE").await,
+        server.device("UNKNOWN").await,
+    );
     // Its token was looked up a moment ago, so that a storm of reconnects asks nothing.
     known.mqtt(Version::V3).connect().await.disconnect().await;
+    // Its token goes on beside a new one, and both are to be looked up.
+    let rotation = server.api().post("/devices/UNKNOWN/credential");
+    rotation.body(r#"{"grace":"1h"}"#.to_owned()).await.expect(201);
     server.gate().close();
     for (version, code) in [(Version::V3, 3), (Version::V5, 0x88)] {
         assert_eq!(unknown.mqtt(version).refused().await, code, "{version:?}");
         known.mqtt(version).connect().await;
+        // It never connected, but its token was made here.
+        made.mqtt(version).connect().await;
     }
     server.gate().open();
     eventually!(unknown.mqtt(Version::V3).attempt().await.is_ok());
