@@ -55,10 +55,9 @@ pub async fn run(app: App, mut changes: Option<Changes>, stop: CancellationToken
             first = false;
         }
     };
-    stop.run_until_cancelled(async {
-        tokio::join!(follow, hello);
-    })
-    .await;
+    // Boxed: much is done along the way, and little of the time.
+    let both = async { tokio::join!(Box::pin(follow), Box::pin(hello)) };
+    stop.run_until_cancelled(both).await;
 }
 
 /// Listens until the connection can't be had; `missed` says that it was not there all the time.
