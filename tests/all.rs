@@ -34,6 +34,7 @@ mod models_generated;
 mod models_migrate;
 mod mqtt_metrics;
 mod mqtt_sessions;
+mod oidc;
 mod openapi;
 mod outage;
 mod overdue;

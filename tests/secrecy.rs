@@ -8,16 +8,23 @@ use setpoint_tests::{
     Options, Version,
     harness::{
         mqtt::{Connect, VERSIONS},
+        oidc::{ACCESS_TOKEN, CLIENT_ID, CLIENT_SECRET, Provider},
         operator_login,
     },
 };
 
-use crate::PROGRAM;
+use crate::{PROGRAM, oidc::Browser};
 
 #[tokio::test]
 async fn the_whole_log_of_a_run_holds_no_credential() {
     for format in ["text", "json"] {
+        let provider = Provider::start().await;
+        provider.person(json!({"sub": "1", "preferred_username": "anna"}));
         let options = Options::new(PROGRAM)
+            .env("SETPOINT_SIGN_IN__OIDC__ISSUER", provider.issuer())
+            .env("SETPOINT_SIGN_IN__OIDC__CLIENT_ID", CLIENT_ID)
+            .env("SETPOINT_SIGN_IN__OIDC__CLIENT_SECRET", CLIENT_SECRET)
+            .env("SETPOINT_SIGN_IN__OIDC__DEFAULT_ROLE", "viewer")
             .env("SETPOINT_LOG__LEVEL", "trace")
             .env("SETPOINT_LOG__FORMAT", format)
             .env("SETPOINT_ADMIN__PASSWORD", "a-password-of-mine");
@@ -105,6 +112,9 @@ async fn the_whole_log_of_a_run_holds_no_credential() {
         anonymous.post("/session").json(&who).await.expect(200);
         let password = json!({"current": "a-password-of-mine", "new": "another-password-of-mine"});
         account("/session/password", password).await.expect(204);
+        let mut browser = Browser::new(anonymous.server());
+        let arrived = browser.sign_in().await;
+        assert_eq!(arrived.status(), 303);
         let server_key = std::fs::read_to_string(child.data().join("server-key")).unwrap();
 
         let secrets = [
@@ -113,6 +123,9 @@ async fn the_whole_log_of_a_run_holds_no_credential() {
             recovery_code.replace('-', ""),
             "another-password-of-mine".to_owned(),
             server_key.trim().to_owned(),
+            CLIENT_SECRET.to_owned(),
+            ACCESS_TOKEN.to_owned(),
+            browser.cookie("setpoint_session"),
             cookie,
             csrf,
             device_code.to_owned(),
@@ -125,6 +138,7 @@ async fn the_whole_log_of_a_run_holds_no_credential() {
             "a-password-of-mine".to_owned(),
             "a-guess-of-mine".to_owned(),
         ];
+        let secrets = secrets.into_iter().chain(provider.given()).chain(browser.seen);
         assert!(child.stop(Signal::SIGTERM).await.success());
         let log = child.output().await;
         assert!(log.len() > 1_000, "a log at trace level, not {} bytes", log.len());

@@ -26,6 +26,7 @@ use crate::{
     app::{
         App,
         first_start::{FirstStart, first_start},
+        oidc::Oidc,
         sealing::ServerKey,
     },
     config::{Config, Database},
@@ -141,7 +142,7 @@ impl Server {
         // First, as it is what fails most often, and clients that come meanwhile wait rather than are refused.
         let listeners = Listeners::bind(&config)?;
         let certificates = certificates(&config)?;
-        let key = ServerKey::load(&config.sign_in.key_file(&data_dir))?;
+        let sign_in = sign_in(&config, &data_dir)?;
         let (store, embedded) = open_database(&config).await?;
         match Self::compose(
             config,
@@ -149,7 +150,7 @@ impl Server {
             data_dir,
             listeners,
             certificates,
-            key,
+            sign_in,
             store.clone(),
         )
         .await
@@ -171,7 +172,7 @@ impl Server {
         data_dir: PathBuf,
         listeners: Listeners,
         certificates: Option<Arc<Certificates>>,
-        key: ServerKey,
+        sign_in: (ServerKey, Oidc),
         store: Store,
     ) -> Result<Self, StartError> {
         let first_start = first_start(&store, &*clock, &data_dir, config.admin.password.as_deref()).await?;
@@ -181,7 +182,7 @@ impl Server {
         let connections = tasks.group();
         let http_metrics = HttpMetrics::new(registry.sub_registry_with_prefix(PREFIX));
         let broker = Broker::new(config.mqtt.broker(), Arc::clone(&clock), &mut registry)?;
-        let (app, queues) = parts::app(&config, store, broker.handle(), clock, key, &mut registry);
+        let (app, queues) = parts::app(&config, store, broker.handle(), clock, sign_in, &mut registry);
         let edge = broker.start(app.backend());
         let changes = parts::prepare(&app).await?;
         let registry = Arc::new(registry);
@@ -328,6 +329,13 @@ fn data_dir(path: &Path) -> Result<PathBuf, StartError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// What signing in needs: the server's key, and the way to the provider.
+fn sign_in(config: &Config, data_dir: &Path) -> Result<(ServerKey, Oidc), StartError> {
+    let key = ServerKey::load(&config.sign_in.key_file(data_dir))?;
+    let oidc = Oidc::new(&config.sign_in.oidc).map_err(StartError::Authorities)?;
+    Ok((key, oidc))
 }
 
 fn certificates(config: &Config) -> Result<Option<Arc<Certificates>>, StartError> {

@@ -13,6 +13,7 @@ pub mod embedded;
 mod error;
 pub mod factory;
 pub mod groups;
+pub mod identities;
 pub mod models;
 pub mod notify;
 pub mod owners;

@@ -26,6 +26,8 @@ pub struct Session {
     pub role: Role,
     /// Whether they have a second factor.
     pub totp: bool,
+    /// The issuer that vouched for them; `None` for a password.
+    pub provider: Option<String>,
     /// When they signed in.
     pub created_at: DateTime<Utc>,
     /// When it was last used, to about a minute.
@@ -43,6 +45,8 @@ pub struct NewSession {
     pub hash: SecretHash,
     /// From where they signed in.
     pub address: Option<String>,
+    /// The issuer that vouches for them; `None` for a password.
+    pub provider: Option<String>,
     /// When.
     pub at: DateTime<Utc>,
 }
@@ -60,7 +64,7 @@ pub enum Begun {
 
 impl Store {
     /// Begins a session of a person whose password hash still is `password_hash`, and uses their code up. Without one
-    /// they must have no second factor.
+    /// they must have no second factor, unless a provider vouches for them.
     ///
     /// # Errors
     /// When the database fails.
@@ -78,8 +82,8 @@ impl Store {
             return Ok(Begun::Used);
         }
         let done = sqlx::query!(
-            "INSERT INTO sessions (id, hash, user_id, address, created_at, last_used_at)
-             SELECT $1, $2, id, $4, $5, $5 FROM users
+            "INSERT INTO sessions (id, hash, user_id, address, created_at, last_used_at, provider)
+             SELECT $1, $2, id, $4, $5, $5, $8 FROM users
              WHERE id = $3 AND password_hash = $6 AND disabled_at IS NULL
                AND ($7 OR NOT EXISTS (SELECT FROM totp t WHERE t.user_id = users.id AND t.confirmed_at IS NOT NULL))
              FOR SHARE",
@@ -89,7 +93,8 @@ impl Store {
             session.address,
             session.at,
             password_hash,
-            factor.is_some(),
+            factor.is_some() || session.provider.is_some(),
+            session.provider,
         )
         .execute(&mut *transaction)
         .await?;
@@ -115,7 +120,7 @@ impl Store {
     ) -> Result<Option<Session>> {
         let row = sqlx::query!(
             r#"SELECT s.id, s.user_id, u.username, u.role, s.created_at, s.last_used_at,
-                      EXISTS (SELECT FROM totp t WHERE t.user_id = u.id AND t.confirmed_at IS NOT NULL) AS "totp!"
+                      EXISTS (SELECT FROM totp t WHERE t.user_id = u.id AND t.confirmed_at IS NOT NULL) AS "totp!", s.provider
                FROM sessions s JOIN users u ON u.id = s.user_id
                WHERE s.hash = $1 AND s.last_used_at > $2 AND s.created_at > $3 AND u.disabled_at IS NULL"#,
             hash.as_bytes().as_slice(),
@@ -140,6 +145,7 @@ impl Store {
             username: row.username,
             role: parse(&row.role)?,
             totp: row.totp,
+            provider: row.provider,
             created_at: row.created_at,
             last_used_at: row.last_used_at,
         }))

@@ -98,20 +98,7 @@ impl Store {
     /// [`crate::Error`].
     pub async fn insert_user(&self, user: &User, entry: &NewEntry) -> Result<bool> {
         let mut transaction = self.pool.begin().await?;
-        let done = sqlx::query!(
-            "insert into users (id, username, email, role, password_hash, created_at, updated_at)
-             values ($1, $2, $3, $4, $5, $6, $6)
-             on conflict (username) do nothing",
-            user.id,
-            user.username,
-            user.email,
-            user.role.as_str(),
-            user.password_hash,
-            user.created_at,
-        )
-        .execute(&mut *transaction)
-        .await?;
-        if done.rows_affected() == 0 {
+        if !insert(&mut transaction, user).await? {
             return Ok(false);
         }
         audit::write(&mut transaction, entry).await?;
@@ -241,6 +228,24 @@ impl Store {
         transaction.commit().await?;
         Ok(Changed::Done)
     }
+}
+
+/// Adds a person; `false` if the name is taken.
+pub(crate) async fn insert(transaction: &mut sqlx::PgConnection, user: &User) -> Result<bool> {
+    let done = sqlx::query!(
+        "insert into users (id, username, email, role, password_hash, created_at, updated_at)
+         values ($1, $2, $3, $4, $5, $6, $6)
+         on conflict (username) do nothing",
+        user.id,
+        user.username,
+        user.email,
+        user.role.as_str(),
+        user.password_hash,
+        user.created_at,
+    )
+    .execute(transaction)
+    .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// Whether this is the only administrator. Two who would take each other's role wait for one another.

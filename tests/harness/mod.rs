@@ -6,6 +6,7 @@ pub mod database;
 pub mod events;
 pub mod mosquitto;
 pub mod mqtt;
+pub mod oidc;
 mod server;
 pub mod socket;
 pub mod wait;

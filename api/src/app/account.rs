@@ -84,6 +84,8 @@ impl App {
             .change_password(user.id, session, hashes, &entry)
             .await?;
         let ended = changed.ok_or_else(|| Error::invalid("current", "was changed meanwhile"))?;
+        // What this session has open ends as well, and may come back.
+        self.session_ended(user.id, None).await;
         tracing::info!(user = user.username, sessions = ended, "password changed");
         Ok(())
     }

@@ -25,6 +25,17 @@ pub enum Error {
     /// The password is right, and the code is not.
     #[error("the code is wrong, or was used before: wait for the next one")]
     TotpInvalid,
+    /// Signing in with the provider came to nothing.
+    #[error("{message}")]
+    SignInRefused {
+        /// A stable word for programs: `oidc_state`.
+        code: &'static str,
+        /// A sentence for people.
+        message: String,
+    },
+    /// The provider that people sign in with can't be reached, or talks nonsense.
+    #[error("the sign-in provider is not available")]
+    ProviderUnavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Too many attempts failed, or too many requests came.
     #[error("too many attempts; try again in {} s", after.as_secs().saturating_add(1))]
     TooManyAttempts {

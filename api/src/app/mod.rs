@@ -20,6 +20,7 @@ mod hints;
 pub mod models;
 pub mod mqtt;
 pub mod mqtt_sessions;
+pub mod oidc;
 mod owners;
 mod passwords;
 pub mod policy;
@@ -76,6 +77,8 @@ pub struct Parts {
     pub credentials: credentials::Credentials,
     /// What signing in needs beside the database.
     pub people: sessions::SignIn,
+    /// The provider that people may sign in with.
+    pub oidc: oidc::Oidc,
     /// What claiming needs beside the database.
     pub claiming: claims::Claiming,
     /// What imports of factory serials need beside the database.

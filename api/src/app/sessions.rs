@@ -151,6 +151,14 @@ impl SignIn {
     }
 }
 
+/// How a person has proved who they are.
+pub(super) enum Proof {
+    /// By their password, and their second factor if they have one.
+    Password(Option<SecondFactor>),
+    /// This issuer says so.
+    Provider(String),
+}
+
 impl App {
     /// Signs a person in: what their cookie holds from now on, and who they are.
     ///
@@ -187,7 +195,7 @@ impl App {
             return Err(refused("the account is disabled", Error::Unauthenticated));
         }
         if !user.totp {
-            let signed_in = self.begin_session(&user, None, address).await?;
+            let signed_in = self.begin_session(&user, Proof::Password(None), address).await?;
             attempt.taken_back();
             return Ok(signed_in);
         }
@@ -199,7 +207,9 @@ impl App {
         let code_attempt = code_attempt.map_err(|error| refused("too many wrong codes", error))?;
         let factor = self.factor(user.id, code).await?;
         let factor = factor.ok_or_else(|| refused("wrong code", Error::TotpInvalid))?;
-        let begun = self.begin_session(&user, Some(factor), address).await;
+        let begun = self
+            .begin_session(&user, Proof::Password(Some(factor)), address)
+            .await;
         let signed_in = begun.map_err(|error| match error {
             Error::TotpInvalid => refused("the code was used before", error),
             error => error,
@@ -210,10 +220,10 @@ impl App {
     }
 
     /// Begins the session of a person who has proved who they are.
-    async fn begin_session(
+    pub(super) async fn begin_session(
         &self,
         user: &User,
-        factor: Option<SecondFactor>,
+        proof: Proof,
         address: Option<IpAddr>,
     ) -> Result<(Actor, Secret), Error> {
         let secret = Secret::generate(SESSION_PREFIX).map_err(Error::internal)?;
@@ -223,7 +233,15 @@ impl App {
             user_id: user.id,
             hash: secret.hash(),
             address: address.map(|address| address.to_string()),
+            provider: match &proof {
+                Proof::Password(_) => None,
+                Proof::Provider(issuer) => Some(issuer.clone()),
+            },
             at: now,
+        };
+        let factor = match &proof {
+            Proof::Password(factor) => *factor,
+            Proof::Provider(_) => None,
         };
         let actor = Actor {
             principal: Principal::User {
@@ -232,13 +250,14 @@ impl App {
                 session: session.id,
             },
             role: user.role,
-            scopes: self.scopes(user.role, factor.is_some()),
+            scopes: self.scopes(user.role, factor.is_some() || session.provider.is_some()),
             address,
         };
-        let by = match factor {
-            None => "password",
-            Some(SecondFactor::Step(_)) => "password and code",
-            Some(SecondFactor::Recovery(_)) => "password and recovery code",
+        let by = match &proof {
+            Proof::Password(None) => "password",
+            Proof::Password(Some(SecondFactor::Step(_))) => "password and code",
+            Proof::Password(Some(SecondFactor::Recovery(_))) => "password and recovery code",
+            Proof::Provider(_) => "provider",
         };
         let entry = self
             .entry(&actor, "session.begin", format!("user:{}", user.username))
@@ -256,15 +275,15 @@ impl App {
     }
 
     /// What a person may do: nothing but enrol, while they lack a second factor that their role must have.
-    fn scopes(&self, role: Role, totp: bool) -> Vec<setpoint_model::Scope> {
-        if self.people.requires_totp(role) && !totp {
+    fn scopes(&self, role: Role, strong: bool) -> Vec<setpoint_model::Scope> {
+        if self.people.requires_totp(role) && !strong {
             Vec::new()
         } else {
             policy::scopes(role)
         }
     }
 
-    fn sign_in_refused(&self, username: &str, address: Option<IpAddr>, why: &str) {
+    pub(super) fn sign_in_refused(&self, username: &str, address: Option<IpAddr>, why: &str) {
         let shown: String = username.chars().filter(|c| !c.is_control()).take(64).collect();
         tracing::info!(user = shown, ?address, why, "a sign-in was refused");
         self.audit.refused(NewEntry {
@@ -293,7 +312,7 @@ impl App {
                 session: session.id,
             },
             role: session.role,
-            scopes: self.scopes(session.role, session.totp),
+            scopes: self.scopes(session.role, session.totp || session.provider.is_some()),
             address: None,
         })
     }

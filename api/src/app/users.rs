@@ -114,11 +114,8 @@ pub async fn create_user(
     actor: &Actor,
     new: NewUser,
 ) -> Result<User, Error> {
-    let username = new.username.trim().to_lowercase();
-    let well = |c: char| c.is_alphanumeric() || "._-@+".contains(c);
-    if username.is_empty() || username.chars().count() > 64 || !username.chars().all(well) {
-        return Err(Error::invalid("username", "1 to 64 letters, digits or . _ - @ +"));
-    }
+    let username = username(&new.username)
+        .ok_or_else(|| Error::invalid("username", "1 to 64 letters, digits or . _ - @ +"))?;
     let email = new.email.map(email).transpose()?;
     passwords::check("password", &username, &new.password)?;
     let password_hash = passwords::hash(new.password).await?;
@@ -225,7 +222,15 @@ fn outcome(changed: Changed) -> Result<(), Error> {
     }
 }
 
-fn email(text: String) -> Result<String, Error> {
+/// A name as it is kept, in lower case; `None` if it won't do.
+pub(super) fn username(text: &str) -> Option<String> {
+    let username = text.trim().to_lowercase();
+    let well = |c: char| c.is_alphanumeric() || "._-@+".contains(c);
+    let fits = !username.is_empty() && username.chars().count() <= 64 && username.chars().all(well);
+    fits.then_some(username)
+}
+
+pub(super) fn email(text: String) -> Result<String, Error> {
     let fits =
         text.chars().count() <= MAX_EMAIL && !text.chars().any(|c| c.is_control() || c.is_whitespace());
     let shaped = text
@@ -238,12 +243,12 @@ fn email(text: String) -> Result<String, Error> {
     }
 }
 
-fn object(user: &User) -> String {
+pub(super) fn object(user: &User) -> String {
     format!("user:{}", user.username)
 }
 
 /// What the audit log keeps of a person.
-fn shown(user: &User) -> Value {
+pub(super) fn shown(user: &User) -> Value {
     json!({
         "username": user.username, "role": user.role, "email": user.email, "disabled": user.disabled_at.is_some(),
     })

@@ -7,7 +7,7 @@ use figment::error::Kind;
 use super::sources::{ENVIRONMENT, FLAGS, variable};
 
 /// Keys whose values are never shown.
-const SECRET: &[&str] = &["admin.password", "database.url"];
+const SECRET: &[&str] = &["admin.password", "database.url", "sign_in.oidc.client_secret"];
 
 /// Why the configuration can't be used. One line, for the person at the terminal; never a secret.
 #[derive(Debug, thiserror::Error)]

@@ -9,6 +9,7 @@ mod limits;
 mod log;
 mod mqtt;
 mod mqtt_limits;
+mod oidc;
 mod people;
 mod sources;
 mod units;
@@ -28,6 +29,7 @@ pub use self::{
     log::{Log, LogFormat},
     mqtt::{Mqtt, Tls},
     mqtt_limits::Limits,
+    oidc::Oidc,
     people::{Audit, Claiming, Factory, SignIn},
     sources::{DEFAULTS, Sources},
 };

@@ -8,7 +8,7 @@ use std::{
 use serde::Deserialize;
 use setpoint_model::Role;
 
-use super::{error::Invalid, units};
+use super::{Oidc, error::Invalid, units};
 
 /// The name of the server's key in the data directory.
 const KEY_FILE: &str = "server-key";
@@ -32,6 +32,8 @@ pub struct SignIn {
     pub require_totp_for: Vec<Role>,
     /// The file of the server's key; in the data directory without it.
     pub key_file: Option<PathBuf>,
+    /// Sign-in with an OpenID Connect provider.
+    pub oidc: Oidc,
 }
 
 /// How devices are claimed.
@@ -90,6 +92,7 @@ impl SignIn {
     pub(super) fn validate(&self) -> Result<(), Invalid> {
         minutes("sign_in.session_idle", self.session_idle)?;
         minutes("sign_in.session_lifetime", self.session_lifetime)?;
+        self.oidc.validate()?;
         at_least_one("sign_in.max_failures", self.max_failures)
     }
 }

@@ -92,12 +92,12 @@ struct Pairs {
 }
 
 impl Pairs {
-    /// A value stays text unless its default is a number, a boolean or a list: a password of digits is no number.
+    /// A value stays text unless its default is a number, a boolean, a list or a table: a password of digits is no number.
     fn new(name: &'static str, pairs: impl Iterator<Item = (String, String)>, defaults: &Figment) -> Self {
         let mut values = Dict::new();
         for (key, text) in pairs {
             let value = match defaults.find_value(&key) {
-                Ok(Value::Num(..) | Value::Bool(..) | Value::Array(..)) => {
+                Ok(Value::Num(..) | Value::Bool(..) | Value::Array(..) | Value::Dict(..)) => {
                     text.parse().unwrap_or_else(|_| Value::from(text))
                 }
                 _ => Value::from(text),

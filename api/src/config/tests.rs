@@ -130,6 +130,26 @@ fn what_is_wrong_is_told_in_one_line_that_names_key_and_source() {
         ("SETPOINT_HTTP__MAX_BODY", "big", "http.max_body: a size such as"),
         ("SETPOINT_LOG__FORMAT", "xml", "log.format: "),
         (
+            "SETPOINT_SIGN_IN__OIDC__CLIENT_ID",
+            "setpoint",
+            "sign_in.oidc.issuer: needed with client_id",
+        ),
+        (
+            "SETPOINT_SIGN_IN__OIDC__ISSUER",
+            "https://login.example",
+            "sign_in.oidc.client_id: needed with issuer",
+        ),
+        (
+            "SETPOINT_SIGN_IN__OIDC__ISSUER",
+            "http://login.example",
+            "sign_in.oidc.issuer: an address such as",
+        ),
+        (
+            "SETPOINT_SIGN_IN__OIDC__ROLES",
+            "{a = \"king\"}",
+            "sign_in.oidc.roles",
+        ),
+        (
             "SETPOINT_SIGN_IN__REQUIRE_TOTP_FOR",
             "[\"king\"]",
             "sign_in.require_totp_for",
@@ -189,6 +209,7 @@ fn secrets_are_not_repeated() {
         environment(&[("SETPOINT_DATABASE__URL", "mysql://u:hunter2@h/d")]),
         environment(&[("SETPOINT_ADMIN__PASSWORD", "hunter2")]),
         written("[admin]\npassword = 72727272").1,
+        written("[sign_in.oidc]\nclient_secret = 72727272").1,
     ] {
         let told = error(&sources);
         assert!(!told.contains("hunter2") && !told.contains("72727272"), "{told}");
@@ -196,6 +217,7 @@ fn secrets_are_not_repeated() {
     let config = Config::load(&environment(&[
         ("SETPOINT_DATABASE__URL", "postgres://u:hunter2@h/d"),
         ("SETPOINT_ADMIN__PASSWORD", "hunter2hunter2"),
+        ("SETPOINT_SIGN_IN__OIDC__CLIENT_SECRET", "hunter2hunter2"),
     ]))
     .unwrap();
     assert!(!format!("{config:?}").contains("hunter2"));
@@ -243,6 +265,23 @@ fn the_example_for_production_is_valid() {
     })
     .unwrap();
     assert_eq!(config.log.format, LogFormat::Json);
+}
+
+#[test]
+fn a_provider_needs_a_way_to_a_role() {
+    let sources = Sources::default()
+        .with("sign_in.oidc.issuer", "https://login.example")
+        .with("sign_in.oidc.client_id", "setpoint");
+    let told = error(&sources);
+    assert!(
+        told.starts_with("sign_in.oidc.roles: roles or default_role is needed"),
+        "{told}"
+    );
+    let mapped = sources.with("sign_in.oidc.roles", "{staff = \"operator\"}");
+    assert_eq!(
+        Config::load(&mapped).unwrap().sign_in.oidc.roles["staff"],
+        Role::Operator
+    );
 }
 
 /// The compiled-in file explains every key: those with a value and, commented out, those without.

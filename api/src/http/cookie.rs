@@ -1,38 +1,58 @@
-//! The cookie that keeps a person signed in.
+//! The cookies: the one that keeps a person signed in, and others of few minutes.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-/// Its name.
-const NAME: &str = "setpoint_session";
-
-/// What the request's cookie holds.
-pub(super) fn read(headers: &HeaderMap) -> Option<&str> {
-    let cookies = headers.get_all(header::COOKIE).iter();
-    let pairs = cookies
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(';'));
-    pairs
-        .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(name, _)| *name == NAME)
-        .map(|(_, value)| value)
+/// A cookie's name, and the path that it is sent to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Name {
+    pub(super) name: &'static str,
+    pub(super) path: &'static str,
 }
 
-/// The header that sets it: out of reach for scripts, and not sent along by other sites' forms.
+/// The one that keeps a person signed in.
+const SESSION: Name = Name {
+    name: "setpoint_session",
+    path: "/",
+};
+
+/// What the request's session cookie holds.
+pub(super) fn read(headers: &HeaderMap) -> Option<&str> {
+    SESSION.read(headers)
+}
+
+/// The header that sets it until the browser is closed.
 pub(super) fn set(value: &str, secure: bool) -> Option<HeaderValue> {
-    write(value, secure, "")
+    SESSION.set(value, secure, None)
 }
 
 /// The header that takes it away.
 pub(super) fn clear(secure: bool) -> Option<HeaderValue> {
-    write("", secure, "; Max-Age=0")
+    SESSION.set("", secure, Some(0))
 }
 
-fn write(value: &str, secure: bool, more: &str) -> Option<HeaderValue> {
-    let secure = if secure { "; Secure" } else { "" };
-    let text = format!("{NAME}={value}; HttpOnly; SameSite=Lax; Path=/{secure}{more}");
-    let mut header = HeaderValue::from_str(&text).ok()?;
-    header.set_sensitive(true);
-    Some(header)
+impl Name {
+    /// What the request's cookie of this name holds.
+    pub(super) fn read(self, headers: &HeaderMap) -> Option<&str> {
+        let cookies = headers.get_all(header::COOKIE).iter();
+        let pairs = cookies
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(';'));
+        pairs
+            .filter_map(|pair| pair.trim().split_once('='))
+            .find(|(name, _)| *name == self.name)
+            .map(|(_, value)| value)
+    }
+
+    /// The header that sets it, for so many seconds: out of reach for scripts, and not sent along by other sites' forms.
+    pub(super) fn set(self, value: &str, secure: bool, seconds: Option<i64>) -> Option<HeaderValue> {
+        let Self { name, path } = self;
+        let secure = if secure { "; Secure" } else { "" };
+        let age = seconds.map_or_else(String::new, |seconds| format!("; Max-Age={seconds}"));
+        let text = format!("{name}={value}; HttpOnly; SameSite=Lax; Path={path}{secure}{age}");
+        let mut header = HeaderValue::from_str(&text).ok()?;
+        header.set_sensitive(true);
+        Some(header)
+    }
 }
 
 #[cfg(test)]

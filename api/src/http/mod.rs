@@ -22,6 +22,7 @@ pub mod metrics;
 mod models;
 mod mqtt_sessions;
 mod oauth;
+mod oidc;
 mod openapi;
 mod owners;
 mod page;
@@ -126,6 +127,7 @@ fn api() -> OpenApiRouter<Context> {
         .merge(groups::routes())
         .merge(models::routes())
         .merge(mqtt_sessions::routes())
+        .merge(oidc::routes())
         .merge(owners::routes())
         .merge(schedules::routes())
         .merge(session::routes())

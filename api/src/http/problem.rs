@@ -104,6 +104,14 @@ impl From<app::Error> for Problem {
             }
             Error::TotpRequired => Self::new(StatusCode::UNAUTHORIZED, "totp_required", detail),
             Error::TotpInvalid => Self::new(StatusCode::UNAUTHORIZED, "totp_invalid", detail),
+            Error::SignInRefused { code, .. } => Self::new(StatusCode::FORBIDDEN, code, detail),
+            Error::ProviderUnavailable(cause) => {
+                tracing::warn!(
+                    error = &*cause as &dyn std::error::Error,
+                    "the sign-in provider is unavailable"
+                );
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable", detail)
+            }
             Error::TooManyAttempts { after } => Self {
                 retry_after: u32::try_from(after.as_secs().saturating_add(1))
                     .ok()

@@ -49,6 +49,9 @@ pub enum StartError {
     /// The server's key can't be used.
     #[error("sign_in.key_file: {0}")]
     Key(#[from] KeyError),
+    /// The sign-in provider could not be known by its certificate.
+    #[error("sign_in.oidc: this system's certificate authorities: {0}")]
+    Authorities(std::io::Error),
     /// The broker doesn't start.
     #[error("{0}")]
     Broker(#[from] setpoint_broker::Error),

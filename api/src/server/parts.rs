@@ -16,6 +16,7 @@ use crate::{
         claims::Claiming,
         credentials::Credentials,
         factory::Factory,
+        oidc::Oidc,
         rights::Rights,
         sealing::ServerKey,
         sessions::SignIn,
@@ -42,7 +43,7 @@ pub(super) fn app(
     store: Store,
     broker: Handle,
     clock: Arc<dyn Clock>,
-    key: ServerKey,
+    (key, oidc): (ServerKey, Oidc),
     registry: &mut Registry,
 ) -> (App, Queues) {
     let (settings, acknowledgements) = Engine::new(&config.settings, registry);
@@ -70,6 +71,7 @@ pub(super) fn app(
         peers: Peers::default(),
         credentials: Credentials::default(),
         people: SignIn::new(config.sign_in.clone(), key),
+        oidc,
         claiming: Claiming::new(config.claiming.clone()),
         factory: Factory::new(config.factory.clone()),
         audit,

@@ -92,8 +92,19 @@ on("confirm", async (_, button) => {
   show(null, decision === "approve" ? `${serial} is registered to you.` : `${serial} was refused.`);
 });
 
+// Offers the provider, who is to bring people back here with the code they came with.
+async function offerProvider() {
+  const { oidc } = (await ask("GET", "/api/v1/session/methods")).value;
+  if (!oidc) return;
+  const back = code ? `/activate?user_code=${encodeURIComponent(code)}` : "/activate";
+  element("provider-link").href = `${oidc.url}?return_to=${encodeURIComponent(back)}`;
+  element("provider-name").textContent = oidc.name;
+  element("provider").hidden = false;
+}
+
 (async () => {
   try {
+    await offerProvider();
     const answer = await ask("GET", "/api/v1/session");
     if (answer.status === 200 && answer.value.csrf_token) signedIn(answer.value);
     else show("sign-in");
