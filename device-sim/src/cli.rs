@@ -5,7 +5,9 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use device_sim::{
     MqttUrl, Token,
-    bench::{idle::Idle, settings::SettingsBench, storm::Storm, telemetry::TelemetryBench},
+    bench::{
+        changes::ChangesBench, idle::Idle, settings::SettingsBench, storm::Storm, telemetry::TelemetryBench,
+    },
 };
 use setpoint_model::Serial;
 use url::Url;
@@ -49,6 +51,8 @@ pub(crate) enum Bench {
     Idle(BenchOf<Idle>),
     /// Change settings: from the change to the device, and changes delivered a second.
     Settings(BenchOf<SettingsBench>),
+    /// Change many devices at once: until all have it, and what single changes feel of it.
+    Changes(BenchOf<ChangesBench>),
     /// Send telemetry at QoS 1: acknowledgements a second, and how long each takes.
     Telemetry(BenchOf<TelemetryBench>),
     /// Drop all connections at once: how long until every device is back and holds its settings.

@@ -60,6 +60,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         None => Box::pin(run::devices(cli.run)).await,
         Some(Command::Bench(Bench::Idle(args))) => Box::pin(measure::bench(args)).await,
         Some(Command::Bench(Bench::Settings(args))) => Box::pin(measure::bench(args)).await,
+        Some(Command::Bench(Bench::Changes(args))) => Box::pin(measure::bench(args)).await,
         Some(Command::Bench(Bench::Telemetry(args))) => Box::pin(measure::bench(args)).await,
         Some(Command::Bench(Bench::Storm(args))) => Box::pin(measure::bench(args)).await,
     }

@@ -5,6 +5,7 @@
 //! can go wrong is an [`Error`].
 
 pub mod audit;
+pub mod bulk_changes;
 pub mod claims;
 pub mod credentials;
 mod database;

@@ -62,6 +62,12 @@ pub enum Error {
         /// A sentence for people.
         message: String,
     },
+    /// It doesn't fit the state that the thing is in.
+    #[error("it is {state}")]
+    WrongState {
+        /// That state: `completed`.
+        state: &'static str,
+    },
     /// `If-Match` names another version than the current one.
     #[error("the current version is {current}")]
     VersionMismatch {

@@ -25,6 +25,8 @@ pub struct Hints {
     pub factory: Hint,
     /// A layer changed under devices: `tasks::settings_layers` finds which in the database.
     pub layers: Hint,
+    /// Bulk changes that may have something to do.
+    pub bulk_changes: Hint,
 }
 
 /// One task's hint: a bounded set of device ids and a bell.

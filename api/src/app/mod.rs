@@ -6,6 +6,7 @@
 pub mod account;
 mod actor;
 pub mod audit;
+pub mod bulk_changes;
 pub mod changes;
 pub mod claims;
 pub mod credentials;
@@ -85,6 +86,8 @@ pub struct Parts {
     pub factory: factory::Factory,
     /// Takes refusals to the audit log.
     pub audit: AuditLog,
+    /// What bulk changes need beside the database.
+    pub bulk_changes: bulk_changes::BulkChanges,
     /// What settings need beside the database.
     pub settings: settings::Engine,
     /// Limits of schedules.

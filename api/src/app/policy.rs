@@ -89,6 +89,10 @@ table! {
     ReadSchedules      "schedule.read"         SettingsRead     [All   All      All    Own ],
     /// Make, change and remove schedules.
     WriteSchedules     "schedule.write"        SettingsWrite    [All   All      None   Own ],
+    /// Read bulk changes of settings.
+    ReadChanges        "change.read"           SettingsRead     [All   All      All    None],
+    /// Begin bulk changes of settings; hold, stop and take them back.
+    WriteChanges       "change.write"          SettingsWrite    [All   All      None   None],
     /// Read telemetry.
     ReadTelemetry      "telemetry.read"         TelemetryRead    [All   All      All    Own ],
     /// Store telemetry on a device's behalf.

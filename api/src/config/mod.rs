@@ -2,6 +2,7 @@
 //!
 //! `config/default.toml` names and explains every key. Each section refuses unknown keys and checks itself.
 
+mod bulk_changes;
 mod database;
 mod error;
 mod http;
@@ -22,6 +23,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::Deserialize;
 
 pub use self::{
+    bulk_changes::BulkChanges,
     database::{Database, Embedded},
     error::ConfigError,
     http::{Http, RequestLimits},
@@ -53,6 +55,8 @@ pub struct Config {
     pub settings: Settings,
     /// Limits of schedules.
     pub schedules: Schedules,
+    /// Limits of bulk changes.
+    pub bulk_changes: BulkChanges,
     /// Limits and batches of telemetry.
     pub telemetry: Telemetry,
     /// Limits of the timeline of devices.
@@ -114,6 +118,7 @@ impl Config {
         self.database.validate()?;
         self.settings.validate()?;
         self.schedules.validate()?;
+        self.bulk_changes.validate()?;
         self.telemetry.validate()?;
         self.timeline.validate()?;
         self.events.validate()?;

@@ -6,6 +6,7 @@
 mod activate;
 mod actor;
 mod audit;
+mod bulk_changes;
 mod client;
 mod cookie;
 mod credentials;
@@ -120,6 +121,7 @@ impl FromRef<Context> for App {
 fn api() -> OpenApiRouter<Context> {
     let nouns = OpenApiRouter::new()
         .merge(audit::routes())
+        .merge(bulk_changes::routes())
         .merge(credentials::routes())
         .merge(devices::routes())
         .merge(events::routes())

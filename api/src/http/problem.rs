@@ -41,6 +41,10 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<app::models::Misfits>)]
     pub misfits: Option<Box<app::models::Misfits>>,
+    /// For `wrong_state`: the state that it is in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub state: Option<&'static str>,
     /// For `too_many_requests`: seconds to wait, as in `Retry-After`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
@@ -68,6 +72,7 @@ impl Problem {
             errors: BTreeMap::new(),
             current_version: None,
             misfits: None,
+            state: None,
             retry_after: None,
         }
     }
@@ -121,6 +126,10 @@ impl From<app::Error> for Problem {
             Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "forbidden", detail),
             Error::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
             Error::Conflict { code, .. } => Self::new(StatusCode::CONFLICT, code, detail),
+            Error::WrongState { state } => Self {
+                state: Some(state),
+                ..Self::new(StatusCode::CONFLICT, "wrong_state", detail)
+            },
             Error::VersionMismatch { current } => Self {
                 current_version: Some(current),
                 ..Self::new(StatusCode::PRECONDITION_FAILED, "version_mismatch", detail)

@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     app::{
         App, AuditLog, Error, Events, Hints, Ingest, Parts, PresenceBook, Timeline,
+        bulk_changes::BulkChanges,
         changes::Peers,
         claims::Claiming,
         credentials::Credentials,
@@ -61,6 +62,7 @@ pub(super) fn app(
     );
     let presence = PresenceBook::new(Uuid::new_v4(), config.timeline.last_seen_every);
     let (audit, refusals) = AuditLog::new(registry);
+    let bulk_changes = BulkChanges::new(config.bulk_changes.clone(), registry);
     let app = App::new(Parts {
         store,
         broker,
@@ -75,6 +77,7 @@ pub(super) fn app(
         claiming: Claiming::new(config.claiming.clone()),
         factory: Factory::new(config.factory.clone()),
         audit,
+        bulk_changes,
         settings,
         schedule_limits: config.schedules.clone(),
         ingest,
@@ -124,6 +127,11 @@ pub(super) fn spawn(app: &App, queues: Queues, changes: Changes, config: &Config
     tasks.essential(
         "settings layers",
         tasks::settings_layers::run(app.clone(), every, pulse, stop()),
+    );
+    let pulse = tasks.pulse("bulk changes", every);
+    tasks.essential(
+        "bulk changes",
+        tasks::bulk_changes::run(app.clone(), config.bulk_changes.clone(), every, pulse, stop()),
     );
     tasks.essential(
         "settings acknowledgements",

@@ -4,6 +4,7 @@
 //! timer. A writer takes a bounded channel and commits in batches.
 
 pub mod audit_writer;
+pub mod bulk_changes;
 pub mod changes;
 pub mod expiry;
 pub mod factory_imports;

@@ -3,6 +3,7 @@
 //! Every bench runs the same code against both: the difference is how a setting is changed (over REST here,
 //! by a retained publish there) and whether devices sign in.
 
+pub mod changes;
 pub mod cpu;
 pub mod idle;
 pub mod memory;

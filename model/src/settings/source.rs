@@ -45,6 +45,8 @@ sources! {
     Group = "group",
     /// A bulk change.
     Bulk = "bulk",
+    /// A bulk change was taken back.
+    Undo = "undo",
     /// An earlier version was brought back.
     Revert = "revert",
     /// The device's model changed, or the device got another one.

@@ -96,7 +96,22 @@ impl Store {
     /// # Errors
     /// [`crate::Error::Contended`] when a device got another model meanwhile; else when the database fails.
     pub async fn lock_settings(&self, serials: &[&str]) -> Result<LockedSettings> {
-        let mut transaction = self.pool.begin().await?;
+        let mut locked = LockedSettings::new(self.pool.begin().await?, Vec::new());
+        locked.lock(serials).await?;
+        Ok(locked)
+    }
+}
+
+impl LockedSettings {
+    pub(crate) fn new(transaction: Transaction<'static, Postgres>, devices: Vec<Settings>) -> Self {
+        Self { transaction, devices }
+    }
+
+    /// Locks those of `serials` that exist, in the order of their ids; once in a transaction.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn lock(&mut self, serials: &[&str]) -> Result<()> {
         let rows = sqlx::query_as!(
             SettingsRow,
             r#"WITH model AS MATERIALIZED (
@@ -112,16 +127,10 @@ impl Store {
                FOR NO KEY UPDATE OF d, s"#,
             serials as &[&str],
         )
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut *self.transaction)
         .await?;
-        let devices = rows.into_iter().map(Settings::try_from).collect::<Result<_>>()?;
-        Ok(LockedSettings::new(transaction, devices))
-    }
-}
-
-impl LockedSettings {
-    pub(crate) fn new(transaction: Transaction<'static, Postgres>, devices: Vec<Settings>) -> Self {
-        Self { transaction, devices }
+        self.devices = rows.into_iter().map(Settings::try_from).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// The settings that are locked.

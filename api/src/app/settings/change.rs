@@ -325,7 +325,11 @@ pub(in crate::app) enum Written {
 }
 
 /// The overrides after a patch. A key that is dropped must be known, or be set: a typing error is not let pass.
-fn patched(settings: &Settings, schema: &Schema, patch: &Patch) -> Result<Document, Error> {
+pub(in crate::app) fn patched(
+    settings: &Settings,
+    schema: &Schema,
+    patch: &Patch,
+) -> Result<Document, Error> {
     let unknown = |key: &&str| !schema.contains(key) && !settings.overrides.contains_key(*key);
     let unknown: FieldErrors = patch
         .keys()
@@ -342,7 +346,7 @@ fn patched(settings: &Settings, schema: &Schema, patch: &Patch) -> Result<Docume
     })
 }
 
-fn checked(schema: &Schema, overrides: Document) -> Result<Document, Error> {
+pub(in crate::app) fn checked(schema: &Schema, overrides: Document) -> Result<Document, Error> {
     schema
         .check(overrides)
         .map_err(|errors| Error::Invalid { errors })

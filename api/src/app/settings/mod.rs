@@ -19,9 +19,10 @@ use crate::config;
 
 pub use ack::{Acknowledgement, Acknowledgements};
 pub(super) use change::ATTEMPTS;
-pub(in crate::app) use change::PUBLISH_PATIENCE;
 pub use change::Precondition;
+pub(in crate::app) use change::{PUBLISH_PATIENCE, checked, patched};
 pub use history::VersionStory;
+pub(in crate::app) use layers::Layers;
 pub use marks::Marks;
 pub use metrics::Metrics;
 
