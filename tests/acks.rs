@@ -142,6 +142,18 @@ async fn an_ack_that_makes_no_sense_changes_nothing_and_shows_in_the_timeline() 
             "the acknowledgement is not valid JSON",
         ),
         ("[]".to_owned(), "the acknowledgement is not a JSON object"),
+        (
+            r#"{"version":2,"version":2}"#.to_owned(),
+            "the acknowledgement is the key \\\"version\\\" stands there twice",
+        ),
+        (
+            format!(
+                "{{\"version\":2,\"settings\":{}1{}}}",
+                r#"{"label":"#.repeat(9),
+                "}".repeat(9)
+            ),
+            "the acknowledgement is nested more than 9 levels deep",
+        ),
         (String::new(), "the acknowledgement is not valid JSON"),
         (
             format!(
@@ -163,6 +175,38 @@ async fn an_ack_that_makes_no_sense_changes_nothing_and_shows_in_the_timeline() 
     }
     assert_eq!(device.settings().await, before);
     assert!(session.is_connected(), "a wrong payload ends no session");
+    let metrics = server.api().root(reqwest::Method::GET, "/metrics").await.text;
+    for (outcome, count) in [
+        ("stale", 1),
+        ("future_version", 1),
+        ("unknown_keys", 2),
+        ("shape", 2),
+        ("malformed", 5),
+        ("too_large", 1),
+    ] {
+        let line = format!("setpoint_settings_acknowledgements_total{{outcome=\"{outcome}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn an_ack_for_a_version_of_an_earlier_device_of_the_serial_is_no_ack() {
+    let server = Harness::start().await;
+    let former = server.device("HOME-1").await;
+    former.change(json!({"privacyMode": true})).await;
+    server.api().delete("/devices/HOME-1").await.expect(204);
+    let device = server.device("HOME-1").await;
+    let mut session = device.listening(Version::V5).await;
+    let before = device.settings().await;
+    let ack = json!({"version": 2});
+    assert_eq!(acknowledge(&mut session, &device, &ack).await, 0x99);
+    let entries = eventually!({
+        let entries = device.timeline("settings_ack_rejected").await;
+        (entries.len() == 1).then_some(entries)
+    });
+    let reason = "version 2 was never this device's: its first is 3";
+    assert_eq!(entries[0]["data"]["reason"], reason);
+    assert_eq!(device.settings().await, before);
 }
 
 #[tokio::test]

@@ -96,7 +96,8 @@ impl Core {
                     shard.subscribe(None, session, subscription, replay);
                 }
             }
-            Reach::Nothing => {}
+            // Answers go to the session that asked, without a shard.
+            Reach::Responses | Reach::Nothing => {}
         }
     }
 
@@ -108,7 +109,7 @@ impl Core {
                 .shards
                 .iter()
                 .for_each(|shard| shard.unsubscribe(None, session, filter)),
-            Reach::Nothing => {}
+            Reach::Responses | Reach::Nothing => {}
         }
     }
 

@@ -17,7 +17,7 @@ use crate::{
 /// The server's side of the edge. Cheap to clone; works from before the first session until shutdown.
 #[derive(Clone)]
 pub struct Handle {
-    core: Arc<Core>,
+    pub(crate) core: Arc<Core>,
 }
 
 impl Handle {

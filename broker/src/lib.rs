@@ -18,6 +18,7 @@ mod handle;
 mod message;
 mod metrics;
 mod operators;
+mod respond;
 mod session;
 mod shard;
 mod status;
@@ -35,5 +36,6 @@ pub use self::{
     error::{Error, ShuttingDown},
     handle::Handle,
     message::{Outgoing, QoS},
+    respond::Response,
     status::{Began, Counts, DeviceStatus, SessionStatus, ShardHealth},
 };

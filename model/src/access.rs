@@ -132,10 +132,13 @@ impl Identity {
     ///
     /// A device may hear itself, `devices/{itself}/#` or narrower, and shares with nobody. An operator may hear
     /// `devices/#` or narrower; one who may not know of every device gets what is theirs of it, and shares with
-    /// nobody either.
+    /// nobody either. Answers to its own requests every operator may hear.
     pub fn may_subscribe(&self, filter: &TopicFilter) -> bool {
         match (self, filter.reach()) {
-            (_, Reach::Nothing) | (Self::Device(_), Reach::Fleet) => false,
+            (_, Reach::Nothing) | (Self::Device(_), Reach::Fleet | Reach::Responses) => false,
+            (Self::Operator(operator), Reach::Responses) => {
+                filter.share().is_none() && !operator.view.has_ended()
+            }
             (Self::Device(own), Reach::Device(serial)) => *own == serial && filter.share().is_none(),
             (Self::Operator(operator), reach) => {
                 let view = &operator.view;
@@ -220,6 +223,9 @@ mod tests {
             ("#", false, false, false),
             ("+/A/settings", false, false, false),
             ("other/A", false, false, false),
+            ("responses/#", false, true, true),
+            ("responses/ops/1", false, true, true),
+            ("$share/g/responses/#", false, false, false),
             ("$SYS/#", false, false, false),
         ] {
             let filter = filter.parse().unwrap();

@@ -2,7 +2,10 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use crate::{serial::Serial, topic::second_level};
+use crate::{
+    serial::Serial,
+    topic::{is_response, second_level},
+};
 
 /// The most levels a filter may have; our deepest topic has five.
 pub const MAX_LEVELS: usize = 16;
@@ -38,6 +41,8 @@ pub enum Reach {
     Device(Serial),
     /// Many: its second level is a wildcard (`devices/+/...`, `devices/#`).
     Fleet,
+    /// No device: answers to what the subscriber itself asks ([`crate::topic::ResponseTopic`]).
+    Responses,
     /// None: it matches no topic of ours, or also foreign ones (`#`, `+/x`, `other/...`).
     Nothing,
 }
@@ -55,6 +60,9 @@ impl TopicFilter {
 
     /// Which devices this filter can reach.
     pub fn reach(&self) -> Reach {
+        if is_response(&self.filter) {
+            return Reach::Responses;
+        }
         match second_level(self.filter.split('/')) {
             Some("#" | "+") => Reach::Fleet,
             Some(serial) => serial.parse().map_or(Reach::Nothing, Reach::Device),
@@ -201,7 +209,17 @@ mod tests {
         );
         assert_eq!(filter("devices/+/telemetry").reach(), Reach::Fleet);
         assert_eq!(filter("devices/#").reach(), Reach::Fleet);
-        for nothing in ["#", "+/A/settings", "devices", "$SYS/#", "devices/a b/x"] {
+        for responses in ["responses/#", "responses/ops/1", "responses/+/x"] {
+            assert_eq!(filter(responses).reach(), Reach::Responses, "{responses}");
+        }
+        for nothing in [
+            "responses",
+            "#",
+            "+/A/settings",
+            "devices",
+            "$SYS/#",
+            "devices/a b/x",
+        ] {
             assert_eq!(filter(nothing).reach(), Reach::Nothing, "{nothing}");
         }
     }

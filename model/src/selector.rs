@@ -284,11 +284,9 @@ impl fmt::Display for TagLiteral {
 
 /// A tag or a text, in quotes where it would be read as something else.
 fn written(text: &str, is_value: bool) -> String {
-    let plain = !text.is_empty()
-        && text.chars().all(parse::is_bare)
-        && !parse::is_keyword(text)
-        && !(is_value && scalar(text).is_some());
-    if plain {
+    let plain = !text.is_empty() && text.chars().all(parse::is_bare) && !parse::is_keyword(text);
+    let is_scalar = is_value && scalar(text).is_some();
+    if plain && !is_scalar {
         return text.to_owned();
     }
     let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");

@@ -146,6 +146,22 @@ kinds! {
         /// Why, for people.
         reason: String,
     } = "settings_ack_rejected",
+    /// A change of its settings was refused: not valid, or made for another version than the current one.
+    SettingsRejected {
+        /// Who asked for it.
+        actor: String,
+        /// By which way: `rest`, `page`, `revert`.
+        source: String,
+        /// Why, for people.
+        reason: String,
+    } = "settings_rejected",
+    /// Settings sent over MQTT were accepted.
+    SettingsSetAccepted {
+        /// Who sent them.
+        actor: String,
+        /// The version now in force; that of before, if they changed nothing.
+        version: i64,
+    } = "settings_set_accepted",
     /// Settings sent over MQTT were not valid.
     SettingsSetRejected {
         /// Who sent them.

@@ -9,6 +9,49 @@ use crate::serial::Serial;
 /// The first level of every topic.
 const ROOT: &str = "devices";
 
+/// The first level of every response topic.
+const RESPONSES: &str = "responses";
+
+/// The longest response topic, in bytes.
+pub const MAX_RESPONSE_TOPIC: usize = 256;
+
+/// Where an operator's MQTT 5 client wants the answer to a request (section 4.10): `responses/` and anything behind it.
+/// Only the session that asked hears the answer, so clients need not agree on who has which topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ResponseTopic(String);
+
+impl ResponseTopic {
+    /// The topic as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for ResponseTopic {
+    type Err = UnknownTopic;
+
+    fn from_str(text: &str) -> Result<Self, UnknownTopic> {
+        if is_response(text) && text.len() <= MAX_RESPONSE_TOPIC && !text.contains(['+', '#', '\0']) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(UnknownTopic)
+        }
+    }
+}
+
+impl fmt::Display for ResponseTopic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a topic or filter is of response topics alone.
+pub(crate) fn is_response(text: &str) -> bool {
+    text.strip_prefix(RESPONSES)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .is_some_and(|rest| !rest.is_empty())
+}
+
 /// What a topic of a device carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
@@ -166,6 +209,25 @@ mod tests {
         for channel in channels {
             let topic = Topic::new(serial.clone(), channel);
             assert_eq!(topic.to_string().parse(), Ok(topic));
+        }
+    }
+
+    #[test]
+    fn response_topics_have_a_prefix_and_no_wildcards() {
+        for text in ["responses/1", "responses/ops/set/é"] {
+            assert_eq!(text.parse::<ResponseTopic>().unwrap().as_str(), text);
+        }
+        let long = format!("responses/{}", "x".repeat(MAX_RESPONSE_TOPIC));
+        for text in [
+            "responses",
+            "responses/",
+            "responses/+",
+            "responses/a/#",
+            "devices/A/settings",
+            "answers/1",
+            &long,
+        ] {
+            assert_eq!(text.parse::<ResponseTopic>(), Err(UnknownTopic), "{text}");
         }
     }
 

@@ -94,6 +94,7 @@ impl Sub {
             qos: part().parse().expect("a QoS"),
             topic: part(),
             payload: part().into_bytes().into(),
+            correlation: None,
         }
     }
 

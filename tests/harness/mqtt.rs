@@ -37,6 +37,8 @@ pub struct Message {
     pub retain: bool,
     /// Its QoS.
     pub qos: u8,
+    /// Its correlation data (MQTT 5).
+    pub correlation: Option<Bytes>,
 }
 
 impl Message {

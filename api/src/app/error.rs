@@ -137,6 +137,29 @@ impl Error {
         }
     }
 
+    /// A stable word for programs, in answers over any transport.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Unauthenticated | Self::Stolen => "unauthenticated",
+            Self::TotpRequired => "totp_required",
+            Self::TotpInvalid => "totp_invalid",
+            Self::TooManyAttempts { .. } => "too_many_requests",
+            Self::Forbidden { .. } => "forbidden",
+            Self::NotFound { .. } => "not_found",
+            Self::Conflict { code, .. } | Self::SignInRefused { code, .. } => code,
+            Self::WrongState { .. } => "wrong_state",
+            Self::ProviderUnavailable(_) => "provider_unavailable",
+            Self::VersionMismatch { .. } => "version_mismatch",
+            Self::Malformed { .. } => "malformed",
+            Self::Invalid { .. } => "validation_failed",
+            Self::Misfits(_) => "stored_values_misfit",
+            Self::TooLarge { .. } => "too_large",
+            Self::Busy { .. } => "busy",
+            Self::Unavailable(_) | Self::Contended(_) | Self::Stopping => "unavailable",
+            Self::Internal(_) => "internal",
+        }
+    }
+
     /// Whether the same attempt may succeed a little later.
     pub fn is_temporary(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::Contended(_) | Self::Stopping)

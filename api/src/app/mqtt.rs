@@ -1,5 +1,6 @@
 //! What the broker's edge asks of the server: who a client is, and what to do with what it sends.
 
+mod answers;
 mod notes;
 mod words;
 
@@ -220,7 +221,14 @@ impl MqttBackend {
                 };
                 self.app.settings.acknowledgements.submit(acknowledgement).await;
             }
-            Channel::SettingsSet => ack.complete(self.set_settings(&message).await),
+            Channel::SettingsSet => {
+                let result = self.set_settings(&message).await;
+                self.answer(&message, &result);
+                ack.complete(match result {
+                    Ok(_) => Outcome::Accepted,
+                    Err(error) => Outcome::Invalid(error.sentence()),
+                });
+            }
             Channel::CommandResult(id) => {
                 ack.complete(self.note(&message, |result| Facts::CommandResult { id, result }))
             }
@@ -234,10 +242,13 @@ impl MqttBackend {
         }
     }
 
-    /// Applies a settings patch. While Postgres is away it waits, and with it the session.
-    async fn set_settings(&self, message: &Inbound) -> Outcome {
+    /// Applies a settings patch: the version now in force. While Postgres is away it waits, and with it the session.
+    async fn set_settings(&self, message: &Inbound) -> Result<i64, Error> {
         let Identity::Operator(operator) = &message.session.identity else {
-            return Outcome::Invalid("not a topic for devices".to_owned());
+            // The topic rules let no device publish here.
+            return Err(Error::Forbidden {
+                scope: Scope::SettingsWrite,
+            });
         };
         let principal = Principal::Token {
             id: operator.token,
@@ -258,19 +269,18 @@ impl MqttBackend {
                 .set_from_mqtt(&actor, &message.topic.serial, &message.payload)
                 .await
             {
-                Ok(_) => return Outcome::Accepted,
                 Err(Error::Unavailable(_)) => {
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
-                Err(error) => {
-                    if let Error::Internal(cause) = &error {
+                result => {
+                    if let Err(Error::Internal(cause)) = &result {
                         tracing::error!(
                             error = &**cause as &dyn std::error::Error,
                             "settings were not set"
                         );
                     }
-                    return Outcome::Invalid(error.sentence());
+                    return result;
                 }
             }
         }

@@ -106,6 +106,7 @@ fn is_refusal(kind: Kind) -> bool {
         | Kind::AccessDenied
         | Kind::AckRejected
         | Kind::SettingsSetRejected
+        | Kind::SettingsRejected
         | Kind::TelemetryRejected
         | Kind::ClockAhead
         | Kind::MessageRejected => true,
@@ -116,6 +117,7 @@ fn is_refusal(kind: Kind) -> bool {
         | Kind::Disconnected
         | Kind::SettingsChanged
         | Kind::SettingsApplied
+        | Kind::SettingsSetAccepted
         | Kind::SettingsRefused
         | Kind::SettingsWithheld
         | Kind::SettingsPending

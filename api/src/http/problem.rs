@@ -102,60 +102,58 @@ impl Problem {
 impl From<app::Error> for Problem {
     fn from(error: app::Error) -> Self {
         use app::Error;
-        let detail = error.to_string();
+        let (detail, code) = (error.to_string(), error.code());
         match error {
-            Error::Unauthenticated | Error::Stolen => {
-                Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+            Error::Unauthenticated | Error::Stolen | Error::TotpRequired | Error::TotpInvalid => {
+                Self::new(StatusCode::UNAUTHORIZED, code, detail)
             }
-            Error::TotpRequired => Self::new(StatusCode::UNAUTHORIZED, "totp_required", detail),
-            Error::TotpInvalid => Self::new(StatusCode::UNAUTHORIZED, "totp_invalid", detail),
-            Error::SignInRefused { code, .. } => Self::new(StatusCode::FORBIDDEN, code, detail),
+            Error::SignInRefused { .. } => Self::new(StatusCode::FORBIDDEN, code, detail),
             Error::ProviderUnavailable(cause) => {
                 tracing::warn!(
                     error = &*cause as &dyn std::error::Error,
                     "the sign-in provider is unavailable"
                 );
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "provider_unavailable", detail)
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
             }
             Error::TooManyAttempts { after } => Self {
                 retry_after: u32::try_from(after.as_secs().saturating_add(1))
                     .ok()
                     .and_then(NonZeroU32::new),
-                ..Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
+                ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail)
             },
-            Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, "forbidden", detail),
-            Error::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, "not_found", detail),
-            Error::Conflict { code, .. } => Self::new(StatusCode::CONFLICT, code, detail),
+            Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, code, detail),
+            Error::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, code, detail),
+            Error::Conflict { .. } => Self::new(StatusCode::CONFLICT, code, detail),
             Error::WrongState { state } => Self {
                 state: Some(state),
-                ..Self::new(StatusCode::CONFLICT, "wrong_state", detail)
+                ..Self::new(StatusCode::CONFLICT, code, detail)
             },
             Error::VersionMismatch { current } => Self {
                 current_version: Some(current),
-                ..Self::new(StatusCode::PRECONDITION_FAILED, "version_mismatch", detail)
+                ..Self::new(StatusCode::PRECONDITION_FAILED, code, detail)
             },
-            Error::Malformed { .. } => Self::new(StatusCode::BAD_REQUEST, "malformed", detail),
+            Error::Malformed { .. } => Self::new(StatusCode::BAD_REQUEST, code, detail),
             Error::Invalid { errors } => Self {
                 errors,
-                ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "validation_failed", detail)
+                ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail)
             },
             Error::Misfits(misfits) => Self {
                 misfits: Some(misfits),
-                ..Self::new(StatusCode::CONFLICT, "stored_values_misfit", detail)
+                ..Self::new(StatusCode::CONFLICT, code, detail)
             },
-            Error::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail),
+            Error::TooLarge { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, detail),
             Error::Unavailable(cause) | Error::Contended(cause) => {
                 tracing::warn!(
                     error = &cause as &dyn std::error::Error,
                     "the database is unavailable"
                 );
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail)
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
             }
-            Error::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail),
-            Error::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", detail),
+            Error::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail),
+            Error::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail),
             Error::Internal(cause) => {
                 tracing::error!(error = &*cause as &dyn std::error::Error, "a request failed");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", detail)
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, code, detail)
             }
         }
     }

@@ -60,6 +60,7 @@ fn translate(event: rumqttc::Event) -> Option<Event> {
             payload: message.payload,
             retain: message.retain,
             qos: message.qos as u8,
+            correlation: None,
         }),
         // QoS 0 has the packet id 0.
         Out(Outgoing::Publish(packet)) if packet != 0 => Event::Sent(packet),

@@ -68,6 +68,9 @@ fn translate(event: rumqttc::v5::Event) -> Option<Event> {
             payload: message.payload,
             retain: message.retain,
             qos: message.qos as u8,
+            correlation: message
+                .properties
+                .and_then(|properties| properties.correlation_data),
         }),
         Incoming(Packet::Disconnect(goodbye)) => Event::Ended(End::Disconnected(goodbye.reason_code as u8)),
         // QoS 0 has the packet id 0.

@@ -7,7 +7,6 @@ use setpoint_model::{
     DeviceId, Serial,
     event::SettingsStage,
     settings::{Document, Effective, Malformed, Patch, Schema, Source, diff::diff, document, schema},
-    timeline::{Entry, Facts},
 };
 use setpoint_store::settings::{LockedSettings, NewVersion, Settings};
 
@@ -60,9 +59,13 @@ impl App {
     ) -> Result<Settings, Error> {
         self.authorize_device(actor, Action::WriteSettings, serial)
             .await?;
-        let patch = Patch::parse(patch, self.settings.limits)?;
-        let edit = |settings: &Settings, schema: &Schema| patched(settings, schema, &patch);
-        self.change(actor, serial, precondition, source, &edit).await
+        let change = async {
+            let patch = Patch::parse(patch, self.settings.limits)?;
+            let edit = |settings: &Settings, schema: &Schema| patched(settings, schema, &patch);
+            self.change(actor, serial, precondition, source, &edit).await
+        };
+        let result = change.await;
+        self.note_rejection(actor, serial, source, result)
     }
 
     /// Replaces what is set on the device itself as a whole.
@@ -78,10 +81,14 @@ impl App {
     ) -> Result<Settings, Error> {
         self.authorize_device(actor, Action::WriteSettings, serial)
             .await?;
-        let overrides = document::parse(overrides, self.settings.limits)?;
-        let edit = |_: &Settings, _: &Schema| Ok(overrides.clone());
-        self.change(actor, serial, precondition, Source::Rest, &edit)
-            .await
+        let change = async {
+            let overrides = document::parse(overrides, self.settings.limits)?;
+            let edit = |_: &Settings, _: &Schema| Ok(overrides.clone());
+            self.change(actor, serial, precondition, Source::Rest, &edit)
+                .await
+        };
+        let result = change.await;
+        self.note_rejection(actor, serial, Source::Rest, result)
     }
 
     /// Brings back what was set on the device itself at an earlier version, as a new version.
@@ -112,33 +119,10 @@ impl App {
                 Err(Error::NotFound { what: "version" })
             }
         };
-        self.change(actor, serial, precondition, Source::Revert, &edit)
-            .await
-    }
-
-    /// Applies a merge patch that came over MQTT (`settings/set`). What is wrong with it also goes to the device's
-    /// timeline. Returns the version now in force.
-    ///
-    /// # Errors
-    /// As [`Self::patch_settings`].
-    pub async fn set_from_mqtt(&self, actor: &Actor, serial: &Serial, patch: &[u8]) -> Result<i64, Error> {
         let result = self
-            .patch_settings(actor, serial, patch, &Precondition::None, Source::Mqtt)
+            .change(actor, serial, precondition, Source::Revert, &edit)
             .await;
-        if let Err(error @ (Error::Malformed { .. } | Error::TooLarge { .. } | Error::Invalid { .. })) =
-            &result
-        {
-            let facts = Facts::SettingsSetRejected {
-                actor: actor.label(),
-                reason: error.sentence(),
-            };
-            self.timeline.record(Entry {
-                serial: serial.clone(),
-                at: self.clock.now(),
-                facts,
-            });
-        }
-        result.map(|settings| settings.version)
+        self.note_rejection(actor, serial, Source::Revert, result)
     }
 
     async fn change(

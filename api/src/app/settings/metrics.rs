@@ -12,6 +12,8 @@ use setpoint_model::settings::Source;
 pub struct Metrics {
     changes: Family<SourceLabel, Counter>,
     acknowledgements: Family<OutcomeLabel, Counter>,
+    sets: Family<OutcomeLabel, Counter>,
+    rejections: Family<OutcomeLabel, Counter>,
     /// Documents that a changed layer would have made too large.
     pub withheld: Counter,
     /// Versions that were not answered in time.
@@ -37,6 +39,8 @@ impl Metrics {
         let metrics = Self {
             changes: Family::default(),
             acknowledgements: Family::default(),
+            sets: Family::default(),
+            rejections: Family::default(),
             withheld: Counter::default(),
             overdue: Counter::default(),
             published: Counter::default(),
@@ -52,6 +56,16 @@ impl Metrics {
             "acknowledgements",
             "Acknowledgements by outcome: applied, refused, differing, repeated, or why one was rejected",
             metrics.acknowledgements.clone(),
+        );
+        registry.register(
+            "sets",
+            "Patches over MQTT by outcome: accepted, or the code of the problem",
+            metrics.sets.clone(),
+        );
+        registry.register(
+            "rejections",
+            "Changes over REST and from pages that were refused, by the code of the problem",
+            metrics.rejections.clone(),
         );
         registry.register(
             "withheld",
@@ -78,6 +92,14 @@ impl Metrics {
                 source: source.as_str(),
             })
             .inc();
+    }
+
+    pub(super) fn rejected(&self, outcome: &'static str) {
+        self.rejections.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    pub(super) fn set(&self, outcome: &'static str) {
+        self.sets.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     pub(super) fn acknowledged(&self, outcome: &'static str) {

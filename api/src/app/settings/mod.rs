@@ -6,6 +6,7 @@ mod history;
 mod layers;
 mod marks;
 mod metrics;
+mod notes;
 mod overdue;
 
 use std::time::Duration;

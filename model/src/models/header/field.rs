@@ -243,8 +243,7 @@ fn whole(value: &Value) -> Option<i128> {
         return Some(value.into());
     }
     let value = value.as_f64()?;
-    #[expect(clippy::cast_possible_truncation, reason = "a whole number within 53 bits")]
-    (value.fract() == 0.0 && value.abs() < 9e15).then(|| value as i128)
+    (value.fract() == 0.0 && value.abs() < 9e15).then_some(value as i128)
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ fn unprintable(c: char) -> bool {
 pub(super) fn int(value: i128) -> String {
     match value {
         i128::MIN..=-2_147_483_648 => format!("({} - 1)", value.saturating_add(1)),
-        ..0 => format!("({value})"),
+        -2_147_483_647..0 => format!("({value})"),
         _ => value.to_string(),
     }
 }

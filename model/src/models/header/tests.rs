@@ -55,11 +55,11 @@ fn bare(text: &str) -> Option<String> {
                 }
                 literal = characters.as_str();
             }
-            rest = &literal[1..];
+            rest = literal.strip_prefix('"').unwrap_or(literal);
             bare.push('S');
         } else {
             bare.push(c);
-            rest = &rest[c.len_utf8()..];
+            rest = rest.strip_prefix(c).unwrap_or(rest);
         }
     }
     Some(bare)
