@@ -146,6 +146,9 @@ async fn a_groups_schedule_is_judged_by_all_models_and_previewed_in_any_zone() {
 #[tokio::test]
 async fn a_device_whose_model_asks_for_it_is_told_of_its_schedules() {
     let (server, clock) = server().await;
+    server
+        .sql("update models set schedules_in_document = true where name = 'home'")
+        .await;
     let device = server.device("HOME-1").await;
     describe(
         &device,
@@ -159,8 +162,6 @@ async fn a_device_whose_model_asks_for_it_is_told_of_its_schedules() {
         .json(&noon(json!({"privacyMode": true})))
         .await
         .expect(201);
-    let told = json!({"schedules_in_document": true});
-    server.api().patch("/models/home").json(&told).await.expect(200);
     let topic = device.topic("settings");
     let document: Value = serde_json::from_slice(&session.next(&topic).await.payload).unwrap();
     let mut told = noon(json!({"privacyMode": true}));

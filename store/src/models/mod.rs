@@ -38,7 +38,6 @@ struct Row {
     version: i32,
     claim_secret: bool,
     settings_expected_within: Option<i32>,
-    schedules_in_document: bool,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -54,7 +53,6 @@ impl From<Row> for Model {
                 telemetry: row.telemetry.0,
                 claim_secret: row.claim_secret,
                 settings_expected_within: row.settings_expected_within,
-                schedules_in_document: row.schedules_in_document,
             },
             version: row.version,
             created_at: row.created_at,
@@ -73,7 +71,7 @@ impl Store {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
-                      schedules_in_document, created_at, updated_at
+                      created_at, updated_at
                FROM models WHERE name > $1 ORDER BY name LIMIT $2"#,
             after,
             limit,
@@ -92,7 +90,7 @@ impl Store {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
-                      schedules_in_document, created_at, updated_at
+                      created_at, updated_at
                FROM models WHERE name = $1"#,
             name,
         )
@@ -125,7 +123,7 @@ impl LockedSettings {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
-                      schedules_in_document, created_at, updated_at
+                      created_at, updated_at
                FROM models WHERE name = $1 FOR KEY SHARE"#,
             name,
         )

@@ -258,8 +258,7 @@ impl App {
             }
             Some(_) => {
                 let version = locked.update(&next).await?;
-                let told = ["settings", "schedules_in_document"];
-                if told.iter().any(|field| difference.contains_key(*field)) {
+                if difference.contains_key("settings") {
                     locked.mark_due(name, &label, at).await?;
                 }
                 let entry = self.entry(actor, "model.update", object(&plan.name));
