@@ -54,7 +54,7 @@ async fn a_model_is_made_found_and_removed() {
         "there is a model called lamp already"
     );
     let refused = api.delete("/models/lamp").await.problem(409, "model_in_use");
-    assert_eq!(refused["detail"], "1 devices are of this model");
+    assert_eq!(refused["detail"], "1 device is of this model");
     api.delete("/devices/LAMP-1").await.expect(204);
     let stale = api.delete("/models/lamp").header("if-match", "\"7\"").await;
     assert_eq!(stale.problem(412, "version_mismatch")["current_version"], 1);
@@ -228,6 +228,7 @@ async fn every_version_is_kept_with_its_author_and_difference() {
     definition["description"] = json!("");
     definition["claim_secret"] = json!(false);
     definition["settings_expected_within"] = Value::Null;
+    definition["schedules_in_document"] = json!(false);
     assert_eq!(first["definition"], definition);
     assert_eq!(first["diff"]["title"], json!({"from": null, "to": "Lamp"}));
     // An earlier version is brought back by sending it.

@@ -45,6 +45,10 @@ async fn a_change_that_stored_values_do_not_fit_is_refused_with_the_devices() {
                     {"serial": "LAMP-4", "model": "lamp", "errors": message},
                 ],
                 "devices_total": 2,
+                "groups": [],
+                "groups_total": 0,
+                "schedules": [],
+                "schedules_total": 0,
             })
         );
         assert_eq!(
@@ -261,4 +265,68 @@ async fn new_defaults_and_migrated_values_reach_the_devices() {
     let path = "/devices/LAMP-2/settings";
     eventually!(server.api().get(path).await.expect(200)["settings"]["speed"] == 1);
     assert_eq!(server.api().get(path).await.expect(200)["version"], 3);
+}
+
+#[tokio::test]
+async fn groups_and_schedules_are_judged_by_what_the_model_accepted_of_them() {
+    let server = Harness::start().await;
+    lamps(
+        &server,
+        &[("LAMP-1", json!({})), ("LAMP-2", json!({"brightness": 95}))],
+    )
+    .await;
+    server
+        .sql(
+            "insert into groups (name, selector, settings, actor, devices_after, created_at, updated_at)
+             select name, 'site=oslo', settings::jsonb, 'test', null, now(), now() from (values
+                 ('bright', '{\"brightness\": 90}'), ('dim', '{\"brightness\": 10}'),
+                 ('others', '{\"brightness\": \"dim\"}'), ('strangers', '{\"brightness\": 90}')) as g (name, settings);
+             insert into group_members (group_name, device_id)
+             select g.name, d.id from groups g cross join devices d where d.serial = 'LAMP-1' and g.name <> 'strangers';
+             update device_settings set layered = true",
+        )
+        .await;
+    let schedule = json!({"name": "day", "days": ["mon"], "from": "08:00", "to": "09:00", "enabled": false,
+                          "settings": {"brightness": 80}});
+    let schedules = server.api().post("/devices/LAMP-1/schedules");
+    schedules.json(&schedule).await.expect(201);
+    let patch = json!({"settings": {"brightness": {"maximum": 60}}});
+    let refused = server.api().patch("/models/lamp").json(&patch).await;
+    let refused = refused.problem(409, "stored_values_misfit");
+    let message = json!({"brightness": "must be from 0 to 60"});
+    assert_eq!(
+        refused["misfits"],
+        json!({
+            "devices": [{"serial": "LAMP-2", "model": "lamp", "errors": message}],
+            "devices_total": 1,
+            "groups": [{"name": "bright", "model": "lamp", "errors": message}],
+            "groups_total": 1,
+            "schedules": [{"name": "day", "serial": "LAMP-1", "group": null, "model": "lamp", "errors": message}],
+            "schedules_total": 1,
+        })
+    );
+    assert_eq!(
+        refused["detail"],
+        "values that are set on 1 device and 1 group and 1 schedule break the new rules: change them first, or say in \
+         `migrate` what replaces them"
+    );
+    let patch = json!({"settings": {"brightness": {"maximum": 60}}, "migrate": {"brightness": 55}});
+    server.api().patch("/models/lamp").json(&patch).await.expect(200);
+    let schedule = server
+        .api()
+        .get("/devices/LAMP-1/schedules/day")
+        .await
+        .expect(200);
+    assert_eq!(schedule["settings"], json!({"brightness": 55}));
+    // Of two groups the one with the later name wins.
+    server
+        .sql("delete from group_members where group_name = 'dim'")
+        .await;
+    let more = json!({"settings": {"mode": {"type": "string", "default": "steady"}}});
+    server.api().patch("/models/lamp").json(&more).await.expect(200);
+    for (serial, brightness) in [("LAMP-1", 55), ("LAMP-2", 55)] {
+        let path = format!("/devices/{serial}/settings");
+        let wanted = json!({"brightness": brightness, "mode": "steady"});
+        eventually!(server.api().get(&path).await.expect(200)["settings"] == wanted);
+    }
 }

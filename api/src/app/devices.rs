@@ -4,7 +4,7 @@ use setpoint_model::{
     Serial,
     credential::{DEVICE_TOKEN_PREFIX, Secret},
     device::{Description, NewDevice},
-    settings::{Document, KeyErrors, Limits, Patch, Schema, Source, Status, diff::diff, document},
+    settings::{Document, KeyErrors, Limits, Patch, Source, Status, diff::diff, document},
 };
 use setpoint_store::{
     self as store,
@@ -38,10 +38,6 @@ impl App {
         self.authorize_all(actor, Action::CreateDevice)?;
         let fields = document::parse(fields, LIMITS)?;
         let new = NewDevice::parse(fields).map_err(|errors| Error::Invalid { errors })?;
-        let schema = self
-            .schema(&new.description.model)
-            .await?
-            .ok_or_else(unknown_model)?;
         let secret = Secret::generate(DEVICE_TOKEN_PREFIX).map_err(Error::internal)?;
         let epoch = self.credentials.epoch();
         let at = self.clock.now();
@@ -51,7 +47,7 @@ impl App {
             .await
             .map_err(|error| refused(error, &new.serial))?;
         let (id, settings_version) = (device.id, device.first_version);
-        let first = self.first_settings(&mut device, &schema, at).await?;
+        let first = self.first_settings(&mut device, at).await?;
         let entry = self.entry(actor, Action::CreateDevice.name(), object(&new.serial));
         device.audit(&entry.after(shown(&new.description))).await?;
         let layered = device.is_layered();
@@ -251,11 +247,12 @@ impl App {
     pub(super) async fn first_settings(
         &self,
         device: &mut UnsettledDevice,
-        schema: &Schema,
         at: chrono::DateTime<chrono::Utc>,
     ) -> Result<FirstSettings, Error> {
         let (id, version) = (device.id, device.first_version);
         let layered = device.is_layered().then_some(id);
+        let (model, model_version) = (device.model.clone(), device.model_version);
+        let schema = self.schema_of(device.locked(), &model, model_version).await?;
         let layers = self.layers(device.locked(), layered.as_slice()).await?;
         if let Some(next) = layers.next_change(id) {
             let by = Source::Schedule.as_str();
@@ -264,7 +261,7 @@ impl App {
                 .mark_due(&[id], next, by, Source::Schedule)
                 .await?;
         }
-        let effective = layers.effective(id, schema, &Document::new());
+        let effective = layers.effective(id, &schema, &Document::new());
         let diff = diff(&Document::new(), &effective.document);
         Ok(FirstSettings {
             status: Status::default().changed(&diff, version, at),

@@ -86,9 +86,6 @@ impl App {
         let mut locked = self.store.lock_settings(&[serial.as_str()]).await?;
         let former = locked.device(serial).cloned().ok_or(NOT_FOUND)?;
         let id = former.device_id;
-        let schema = self
-            .schema_of(&mut locked, &former.model, former.model_version)
-            .await?;
         let registration = locked.registration(id).await?;
         let owners = locked.owner_ids(id).await?;
         // The sessions first, so that their last words are older than the generation that begins. Should the rest fail,
@@ -109,7 +106,7 @@ impl App {
         let entry = self.entry(actor, Action::Unregister.name(), object(serial));
         next.audit(&entry.before(json!({"registrant": registration.registrant})))
             .await?;
-        let first = self.first_settings(&mut next, &schema, at).await?;
+        let first = self.first_settings(&mut next, at).await?;
         let layered = next.is_layered();
         next.commit(&first, None, &actor.label()).await?;
         if layered {

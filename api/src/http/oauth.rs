@@ -165,7 +165,7 @@ impl From<ClaimError> for OAuthError {
                 };
                 return Self {
                     status: problem.status,
-                    ..Self::new(code, problem.detail)
+                    ..Self::new(code, problem.detail.into_string())
                 };
             }
         };

@@ -26,7 +26,8 @@ pub struct Problem {
     /// A stable word for programs: `validation_failed`.
     pub code: &'static str,
     /// A sentence for people.
-    pub detail: String,
+    #[schema(value_type = String)]
+    pub detail: Box<str>,
     /// The request's id, as in the log and the `x-request-id` header.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
@@ -67,7 +68,7 @@ impl Problem {
             title: status.canonical_reason().unwrap_or("Error"),
             status: status.as_u16(),
             code,
-            detail: detail.into(),
+            detail: detail.into().into_boxed_str(),
             request_id: None,
             errors: BTreeMap::new(),
             current_version: None,

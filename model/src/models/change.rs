@@ -88,6 +88,30 @@ impl<'a> Migration<'a> {
         }
     }
 
+    /// The same for what a group or a schedule sets, which may be meant for other models: only what `before` accepted can have become
+    /// invalid.
+    ///
+    /// # Errors
+    /// As for [`Self::apply`].
+    pub fn apply_to_shared(
+        &self,
+        before: &Schema,
+        settings: &Document,
+    ) -> Result<Option<Document>, KeyErrors> {
+        let meant = before.accepted(settings);
+        let Some(migrated) = self.apply(&meant)? else {
+            return Ok(None);
+        };
+        let mut settings = settings.clone();
+        for key in meant.keys() {
+            match migrated.get(key) {
+                None => settings.remove(key),
+                Some(value) => settings.insert(key.clone(), value.clone()),
+            };
+        }
+        Ok(Some(settings))
+    }
+
     /// What is to be stored instead of `stored`; `None` if it may stay as it is.
     ///
     /// # Errors
@@ -186,6 +210,16 @@ mod tests {
             Ok(Some(document(json!({"a": 5, "b": "none", "other": 1}))))
         );
         assert_eq!(migration.apply(&document(json!({"a": 4, "b": "y"}))), Ok(None));
+        let before = definition(json!({"a": {"maximum": 9}, "b": {"type": "integer"}}));
+        let before = Schema::compile(&before.settings).unwrap();
+        assert_eq!(
+            migration.apply_to_shared(&before, &document(json!({"a": 6, "b": "for others", "c": 1}))),
+            Ok(Some(document(json!({"a": 5, "b": "for others", "c": 1}))))
+        );
+        assert_eq!(
+            migration.apply_to_shared(&before, &document(json!({"a": 10, "gone": 1}))),
+            Ok(None)
+        );
         let useless = document(json!({"a": 9, "gone": 1, "other": 2, "r": 1}));
         assert_eq!(
             json!(Migration::new(&schema, &changed, &useless).unwrap_err()),

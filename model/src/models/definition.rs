@@ -21,13 +21,14 @@ const MAX_DESCRIPTION: usize = 2_000;
 const MAX_UNIT: usize = 32;
 
 /// The fields of a definition.
-const FIELDS: [&str; 6] = [
+const FIELDS: [&str; 7] = [
     "title",
     "description",
     "settings",
     "telemetry",
     "claim_secret",
     "settings_expected_within",
+    "schedules_in_document",
 ];
 
 /// The longest time within which a device may be expected to answer, in seconds: a year of 365 days.
@@ -49,6 +50,8 @@ pub struct Definition {
     /// Within how many seconds a device is expected to answer a version of its settings; `None` for the server's
     /// `settings.expected_within`.
     pub settings_expected_within: Option<i32>,
+    /// Whether a device finds its schedules in its settings document, to keep them while it is offline.
+    pub schedules_in_document: bool,
 }
 
 impl Definition {
@@ -78,7 +81,11 @@ impl Definition {
                     read.claim_secret = needed;
                     Ok(())
                 }
-                ("claim_secret", _) => Err("must be true or false".to_owned()),
+                ("schedules_in_document", Value::Bool(told)) => {
+                    read.schedules_in_document = told;
+                    Ok(())
+                }
+                ("claim_secret" | "schedules_in_document", _) => Err("must be true or false".to_owned()),
                 ("settings_expected_within", value) => {
                     seconds(&value).map(|seconds| read.settings_expected_within = Some(seconds))
                 }
@@ -154,6 +161,7 @@ impl Definition {
             "telemetry": self.telemetry,
             "claim_secret": self.claim_secret,
             "settings_expected_within": self.settings_expected_within,
+            "schedules_in_document": self.schedules_in_document,
         });
         match fields {
             Value::Object(fields) => fields,

@@ -20,6 +20,10 @@ pub struct UnsettledDevice {
     /// The transaction, with no device in it yet.
     pub(crate) locked: LockedSettings,
     layered: bool,
+    /// Its model's name.
+    pub model: String,
+    /// The model's version, held against changes until the device is made.
+    pub model_version: i32,
     /// Its id.
     pub id: DeviceId,
     /// Where its settings' versions begin: behind those of an earlier device of this serial.
@@ -90,17 +94,23 @@ async fn begin(
     .await?;
     // A statement of its own, begun after the insert: a deletion of the same serial that the insert waited for
     // is seen here.
-    let retired = sqlx::query_scalar!(
-        "SELECT settings_version FROM retired_serials WHERE serial = $1",
+    // The insert holds the model, so that its version is seen here that a change left which the insert waited for.
+    let found = sqlx::query!(
+        r#"SELECT version AS model_version,
+                  (SELECT settings_version FROM retired_serials WHERE serial = $1) AS "retired?"
+           FROM models WHERE name = $2"#,
         device.serial.as_str(),
+        description.model,
     )
-    .fetch_optional(&mut *transaction)
+    .fetch_one(&mut *transaction)
     .await?;
-    let first_version = retired.unwrap_or(0).saturating_add(1);
+    let first_version = found.retired.unwrap_or(0).saturating_add(1);
     let layered = groups::join(&mut transaction, DeviceId(id), &description.tags).await?;
     Ok(UnsettledDevice {
         locked: LockedSettings::new(transaction, Vec::new()),
         layered,
+        model: description.model.clone(),
+        model_version: found.model_version,
         id: DeviceId(id),
         first_version,
         at,

@@ -1,6 +1,8 @@
 //! Models: product types with their settings schema and telemetry names.
 
 mod change;
+mod groups;
+mod schedules;
 #[cfg(test)]
 mod tests;
 mod versions;
@@ -12,6 +14,8 @@ use sqlx::types::Json;
 use crate::{Result, Store, settings::LockedSettings};
 
 pub use change::{LockedModels, NewModelVersion, StoredOverrides};
+pub use groups::StoredGroup;
+pub use schedules::StoredSchedule;
 pub use versions::ModelVersion;
 
 /// A product type.
@@ -38,6 +42,7 @@ struct Row {
     version: i32,
     claim_secret: bool,
     settings_expected_within: Option<i32>,
+    schedules_in_document: bool,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -53,6 +58,7 @@ impl From<Row> for Model {
                 telemetry: row.telemetry.0,
                 claim_secret: row.claim_secret,
                 settings_expected_within: row.settings_expected_within,
+                schedules_in_document: row.schedules_in_document,
             },
             version: row.version,
             created_at: row.created_at,
@@ -71,6 +77,7 @@ impl Store {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
+                      schedules_in_document,
                       created_at, updated_at
                FROM models WHERE name > $1 ORDER BY name LIMIT $2"#,
             after,
@@ -90,6 +97,7 @@ impl Store {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
+                      schedules_in_document,
                       created_at, updated_at
                FROM models WHERE name = $1"#,
             name,
@@ -123,6 +131,7 @@ impl LockedSettings {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
+                      schedules_in_document,
                       created_at, updated_at
                FROM models WHERE name = $1 FOR KEY SHARE"#,
             name,

@@ -148,13 +148,14 @@ impl App {
             serial: serial.clone(),
             description: self.factory_description(serial).await?,
         };
-        let schema = self.schema(&new.description.model).await?;
-        let schema = schema.ok_or(Error::NotFound { what: "model" })?;
         let mut device = match self.store.begin_device(&new, entry.at).await {
             Ok(device) => device,
             // Made meanwhile: the person may try again.
             Err(error) if error.constraint() == Some("devices_serial_key") => {
                 return Err(Error::Contended(error));
+            }
+            Err(error) if error.constraint() == Some("devices_model_fkey") => {
+                return Err(Error::NotFound { what: "model" });
             }
             Err(error) => return Err(error.into()),
         };
@@ -163,7 +164,7 @@ impl App {
         }
         device.audit(entry).await?;
         let id = device.id;
-        let first = self.first_settings(&mut device, &schema, entry.at).await?;
+        let first = self.first_settings(&mut device, entry.at).await?;
         let layered = device.is_layered();
         device.commit(&first, None, &actor.label()).await?;
         if layered {

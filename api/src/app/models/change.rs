@@ -12,14 +12,12 @@ use setpoint_store::models::{LockedModels, Model, NewModelVersion};
 use super::{
     misfits::Misfits,
     plan::{Edit, Plan, exists},
+    stored::Stored,
 };
 use crate::app::{Actor, App, Error, FieldErrors, policy::Action, settings::Precondition};
 
 /// How often a change that ran into another transaction is tried in all.
 const ATTEMPTS: usize = 3;
-
-/// Devices whose values are judged at once.
-const PAGE: i64 = 200;
 
 /// What became of a model.
 #[derive(Debug, Clone)]
@@ -129,7 +127,8 @@ impl App {
         precondition.check(model.version.into())?;
         let devices = locked.device_count(name.as_str()).await?;
         if devices > 0 {
-            return Err(in_use(format!("{devices} devices are of this model")));
+            let are = if devices == 1 { "device is" } else { "devices are" };
+            return Err(in_use(format!("{devices} {are} of this model")));
         }
         let entry = self.entry(actor, "model.delete", object(&name));
         locked
@@ -239,8 +238,18 @@ impl App {
             });
         }
         let name = plan.name.as_str();
-        let migrated_devices = migrate(locked, name, &migration, &changed, misfits, at).await?;
         let label = actor.label();
+        let stored = Stored {
+            model: name,
+            changed: &changed,
+            migration: &migration,
+            actor: &label,
+            at,
+        };
+        let migrated_devices = stored.migrate_devices(locked, misfits).await?;
+        if let Some(before) = &before {
+            stored.migrate_layers(locked, &before.definition, misfits).await?;
+        }
         let next = NewModelVersion {
             name,
             definition: &definition,
@@ -258,7 +267,8 @@ impl App {
             }
             Some(_) => {
                 let version = locked.update(&next).await?;
-                if difference.contains_key("settings") {
+                let documents = ["settings", "schedules_in_document"];
+                if documents.iter().any(|field| difference.contains_key(*field)) {
                     locked.mark_due(name, &label, at).await?;
                 }
                 let entry = self.entry(actor, "model.update", object(&plan.name));
@@ -309,37 +319,6 @@ impl App {
         let changed = before.map_or_else(Vec::new, |before| changed_settings(&before.definition, after));
         Ok((schema, changed))
     }
-}
-
-/// Judges what is set on the model's devices, and writes what replaces it; how many devices that were.
-async fn migrate(
-    locked: &mut LockedModels,
-    name: &str,
-    migration: &Migration<'_>,
-    changed: &[String],
-    misfits: &mut Misfits,
-    at: chrono::DateTime<chrono::Utc>,
-) -> Result<i64, Error> {
-    let (mut migrated, mut after) = (0, String::new());
-    while !changed.is_empty() {
-        let page = locked.overrides_of(name, changed, &after, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = last.serial.as_str().to_owned();
-        let mut replaced = Vec::new();
-        for device in page {
-            match migration.apply(&device.overrides) {
-                Ok(None) => {}
-                Ok(Some(overrides)) => replaced.push((device.device_id, overrides)),
-                Err(errors) => misfits.device(name, device.serial, errors),
-            }
-        }
-        // Nothing will last if something doesn't fit.
-        if misfits.is_empty() && !replaced.is_empty() {
-            migrated += i64::try_from(replaced.len()).unwrap_or(i64::MAX);
-            locked.write_overrides(&replaced, at).await?;
-        }
-    }
-    Ok(migrated)
 }
 
 /// Takes `migrate` out of a body.

@@ -4,6 +4,7 @@ mod change;
 mod exchange;
 mod misfits;
 mod plan;
+mod stored;
 
 use std::{
     collections::HashMap,
@@ -23,7 +24,7 @@ use super::{Actor, App, Error, FieldErrors, policy::Action};
 use change::{NOT_FOUND, known_name};
 
 pub use change::ModelChange;
-pub use misfits::{MisfitDevice, Misfits};
+pub use misfits::{MisfitDevice, MisfitGroup, MisfitSchedule, Misfits};
 
 /// The most schemas kept compiled.
 const MAX_COMPILED: usize = 256;

@@ -54,6 +54,8 @@ struct ModelBody {
     /// Within how many seconds a device is expected to answer a version of its settings; null for the server's default.
     #[schema(example = 300)]
     settings_expected_within: Option<i32>,
+    /// Whether a device finds its schedules in its settings document, under `schedules`.
+    schedules_in_document: bool,
     /// Its version, which rises with each change; also the `ETag`.
     #[schema(example = 1)]
     version: i32,
@@ -74,6 +76,7 @@ impl From<Model> for ModelBody {
             telemetry: definition.telemetry,
             claim_secret: definition.claim_secret,
             settings_expected_within: definition.settings_expected_within,
+            schedules_in_document: definition.schedules_in_document,
             version: model.version,
             created_at: model.created_at,
             updated_at: model.updated_at,
@@ -106,6 +109,8 @@ struct ModelFields {
     /// Within how many seconds a device is expected to answer a version of its settings; null for the server's default.
     #[schema(example = 300)]
     settings_expected_within: Option<i32>,
+    /// Whether a device finds its schedules in its settings document, under `schedules`.
+    schedules_in_document: Option<bool>,
     /// For a change: setting key to what replaces a stored value that doesn't fit any more; null for nothing.
     #[schema(value_type = Option<Object>, example = json!({"reportInterval": 600}))]
     migrate: Option<Document>,

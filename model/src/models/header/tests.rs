@@ -55,11 +55,11 @@ fn bare(text: &str) -> Option<String> {
                 }
                 literal = characters.as_str();
             }
-            rest = literal.strip_prefix('"').unwrap_or(literal);
+            rest = literal.strip_prefix('"')?;
             bare.push('S');
         } else {
             bare.push(c);
-            rest = rest.strip_prefix(c).unwrap_or(rest);
+            rest = rest.strip_prefix(c)?;
         }
     }
     Some(bare)
