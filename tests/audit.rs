@@ -43,7 +43,6 @@ async fn every_change_tells_who_what_where_and_how_it_was() {
         actions,
         [
             "device.unregister",
-            "device.revoke",
             "settings.write",
             "device.update",
             "device.enrol",

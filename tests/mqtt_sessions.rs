@@ -68,7 +68,7 @@ async fn a_session_tells_who_is_connected_and_how() {
     assert!(address.starts_with("127.0.0.1:"), "{address}");
     assert!(session["messages_out"].as_u64().unwrap() >= 1, "{session}");
     assert!(session["bytes_in"].as_u64().unwrap() > 0, "{session}");
-    let connected = &device.timeline("connected").await[0];
+    let connected = eventually!(device.timeline("connected").await.pop());
     assert_eq!(
         connected["data"]["session"], session["id"],
         "the timeline names the same session"
