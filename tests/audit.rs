@@ -53,7 +53,7 @@ async fn every_change_tells_who_what_where_and_how_it_was() {
         assert_eq!(entry["outcome"], "done", "{entry}");
         assert_eq!(entry["address"], "127.0.0.1", "{entry}");
     }
-    let update = &of_device[3];
+    let update = &of_device[2];
     assert_eq!(update["actor"], "user:anna");
     assert_eq!(
         (&update["before"]["name"], &update["after"]["name"]),

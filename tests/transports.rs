@@ -93,8 +93,7 @@ async fn changes(device: &Device, simulated: &Simulated, private: bool) {
 
 /// How the device's last session came in, and from where.
 async fn last_connected(device: &Device) -> (String, String) {
-    eventually!(!device.timeline("connected").await.is_empty());
-    let data = device.timeline("connected").await[0]["data"].clone();
+    let data = eventually!(device.timeline("connected").await.pop())["data"].clone();
     let text = |key: &str| data[key].as_str().unwrap().to_owned();
     (text("transport"), text("address"))
 }
