@@ -244,6 +244,7 @@ async fn a_device_that_is_locked_stays_due_for_the_next_look() {
     held.release().await.unwrap();
     let (locked, due) = store.claim_settings_due(at(5), 10).await.unwrap();
     assert_eq!(due.iter().map(|due| due.device_id).collect::<Vec<_>>(), [a]);
-    drop(locked);
+    // A transaction that is only dropped is rolled back at some later time.
+    locked.release().await.unwrap();
     assert_eq!(store.claim_settings_due(at(9), 10).await.unwrap().1.len(), 2);
 }
