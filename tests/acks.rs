@@ -144,7 +144,7 @@ async fn an_ack_that_makes_no_sense_changes_nothing_and_shows_in_the_timeline() 
         ("[]".to_owned(), "the acknowledgement is not a JSON object"),
         (
             r#"{"version":2,"version":2}"#.to_owned(),
-            "the acknowledgement is the key \\\"version\\\" stands there twice",
+            "the acknowledgement is ambiguous: the key \\\"version\\\" stands there twice",
         ),
         (
             format!(

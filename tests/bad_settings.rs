@@ -28,7 +28,7 @@ fn wrong() -> Vec<(String, u16, &'static str, Value)> {
         malformed("[]", "the body is not a JSON object"),
         malformed(
             r#"{"label":"a","label":"b"}"#,
-            "the body is the key \"label\" stands there twice",
+            "the body is ambiguous: the key \"label\" stands there twice",
         ),
         (large, 413, "too_large", json!("larger than 32768 bytes")),
     ]

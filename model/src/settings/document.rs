@@ -38,7 +38,7 @@ impl Limits {
     }
 }
 
-/// Why a text is not an acceptable JSON object.
+/// Why a text is not an acceptable JSON object: what follows "it is".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     /// Longer than [`Limits::bytes`].
@@ -57,13 +57,13 @@ pub enum Malformed {
     #[error("not a JSON object")]
     NotAnObject,
     /// RFC 8259 section 4 leaves open which of two equal names holds, so neither does.
-    #[error("the key \"{key}\" stands there twice")]
+    #[error("ambiguous: the key \"{key}\" stands there twice")]
     DuplicateKey {
         /// The name.
         key: String,
     },
     /// U+0000, which Postgres can't keep in a text.
-    #[error("a text may not contain the character U+0000")]
+    #[error("not storable: a text contains the character U+0000")]
     Nul,
     /// Not JSON at all.
     #[error("not valid JSON: {message}")]
