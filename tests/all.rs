@@ -22,6 +22,7 @@ mod changes_refused;
 mod changes_stages;
 mod claiming;
 mod commands;
+mod crashes;
 mod credentials;
 mod delivery;
 mod devices;

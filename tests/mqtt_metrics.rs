@@ -4,22 +4,15 @@ use device_sim::{
     Device as Simulated, DeviceOptions, Endpoint, Token, device::MqttVersion, endpoint::TlsFiles,
 };
 use nix::sys::signal::Signal;
-use reqwest::Method;
 use serde_json::{Value, json};
 use setpoint_tests::{Harness, Options, Version, WAIT, eventually};
 use tokio_util::task::TaskTracker;
 
 use crate::PROGRAM;
 
-/// The value of the series of exactly this name and these labels; labels stand in the order of the text.
-async fn metric(server: &Harness, series: &str) -> Option<f64> {
-    let text = server.api().root(Method::GET, "/metrics").await.text;
-    text.lines()
-        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
-}
-
 async fn is(server: &Harness, series: &str, expected: f64) -> bool {
-    metric(server, series)
+    server
+        .metric(series)
         .await
         .is_some_and(|value| (value - expected).abs() < 0.1)
 }
@@ -75,7 +68,8 @@ async fn every_figure_of_the_edge_is_told() {
         .await
     );
     assert!(
-        metric(&server, "setpoint_mqtt_acknowledgement_seconds_count")
+        server
+            .metric("setpoint_mqtt_acknowledgement_seconds_count")
             .await
             .unwrap()
             >= 1.0
@@ -84,13 +78,15 @@ async fn every_figure_of_the_edge_is_told() {
     old.next("devices/HOME-1/settings").await;
     let outbound = "{direction=\"out\",channel=\"settings\"}";
     assert!(
-        metric(&server, &format!("setpoint_mqtt_messages_total{outbound}"))
+        server
+            .metric(&format!("setpoint_mqtt_messages_total{outbound}"))
             .await
             .unwrap()
             >= 1.0
     );
     assert!(
-        metric(&server, &format!("setpoint_mqtt_payload_bytes_total{outbound}"))
+        server
+            .metric(&format!("setpoint_mqtt_payload_bytes_total{outbound}"))
             .await
             .unwrap()
             > 20.0
@@ -99,12 +95,13 @@ async fn every_figure_of_the_edge_is_told() {
     device.change(json!({"privacyMode": true})).await;
     old.next("devices/HOME-1/settings").await;
     assert!(
-        metric(&server, "setpoint_mqtt_shard_lag_seconds_count")
+        server
+            .metric("setpoint_mqtt_shard_lag_seconds_count")
             .await
             .unwrap()
             >= 1.0
     );
-    assert!(metric(&server, "setpoint_mqtt_shard_queue_depth").await.is_some());
+    assert!(server.metric("setpoint_mqtt_shard_queue_depth").await.is_some());
     assert!(is(&server, "setpoint_mqtt_router_restarts_total", 0.0).await);
     // Refusals by reason, limits, ends by reason.
     device.mqtt(Version::V5).password("spd_wrong").refused().await;

@@ -136,3 +136,90 @@ async fn an_acknowledgement_is_not_lost_meanwhile() {
         session.disconnect().await;
     }
 }
+
+/// A PUBLISH of QoS 1 in MQTT 3.1.1, shorter than 128 bytes.
+fn publish(topic: &str, packet: u16, payload: &str) -> Vec<u8> {
+    let mut body = u16::try_from(topic.len()).unwrap().to_be_bytes().to_vec();
+    body.extend(topic.as_bytes());
+    body.extend(packet.to_be_bytes());
+    body.extend(payload.as_bytes());
+    let mut bytes = vec![0x32, u8::try_from(body.len()).unwrap()];
+    bytes.extend(body);
+    bytes
+}
+
+/// Samples that are read from the network and not committed.
+async fn held_back(server: &Harness) -> f64 {
+    server.metric("setpoint_telemetry_queue_samples").await.unwrap()
+}
+
+#[tokio::test]
+async fn a_slow_commit_closes_the_windows_and_tcp_holds_the_devices_back() {
+    const MESSAGES: u16 = 3_000;
+    let server = Harness::setup()
+        .with("mqtt.limits.receive_maximum", "50")
+        .with("telemetry.max_batch", "10")
+        .with("telemetry.max_queue", "120")
+        .start()
+        .await;
+    let devices = [
+        server.device("HOME-1").await,
+        server.device("HOME-2").await,
+        server.device("HOME-3").await,
+    ];
+    // Each metric has been there before, so that all but the commit itself goes on.
+    for device in &devices {
+        let mut session = device.mqtt_v3().await;
+        assert_eq!(
+            session.publish(&device.topic("telemetry"), r#"{"t":-1}"#).await,
+            0
+        );
+        session.disconnect().await;
+    }
+    let held = server.hold("LOCK TABLE telemetry IN ACCESS EXCLUSIVE MODE").await;
+    // Clients that mind no window: they write whatever TCP takes.
+    let mut sockets = Vec::new();
+    for (device, expected) in devices.iter().zip([50.0, 100.0, 120.0]) {
+        let mut socket = server.socket().await;
+        socket.sign_in(device, 0).await;
+        let topic = device.topic("telemetry");
+        let bytes: Vec<u8> = (1..=MESSAGES)
+            .flat_map(|number| publish(&topic, number, &json!({"t": number}).to_string()))
+            .collect();
+        socket.send_bytes(&bytes).await;
+        eventually!(
+            held_back(&server).await >= expected,
+            "a session's window, and the queue of all"
+        );
+        sockets.push(socket);
+    }
+    // Whatever else there is to do is done meanwhile, by the same sessions' server.
+    let mut other = devices[0].mqtt(Version::V5).client_id("HOME-1:5").connect().await;
+    assert_eq!(other.subscribe(&["devices/HOME-1/settings"]).await, [1]);
+    other.next("devices/HOME-1/settings").await;
+    devices[0].change(json!({"label": "meanwhile"})).await;
+    assert_eq!(
+        other.next("devices/HOME-1/settings").await.json()["settings"]["label"],
+        "meanwhile"
+    );
+    assert!(held_back(&server).await <= 120.0, "no more than the queue takes");
+
+    held.release().await;
+    for (device, mut socket) in devices.iter().zip(sockets) {
+        for number in 1..=MESSAGES {
+            let [high, low] = number.to_be_bytes();
+            assert_eq!(socket.read::<4>().await, [0x40, 2, high, low], "in their order");
+        }
+        let mut stored = 0;
+        let mut path = device.path("/telemetry?metric=t&limit=1000");
+        loop {
+            let page = server.api().get(&path).await.expect(200);
+            stored += page["items"].as_array().unwrap().len();
+            match page["next"].as_str() {
+                Some(next) => path = device.path(&format!("/telemetry?metric=t&limit=1000&cursor={next}")),
+                None => break,
+            }
+        }
+        assert_eq!(stored, usize::from(MESSAGES) + 1);
+    }
+}

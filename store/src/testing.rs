@@ -21,7 +21,8 @@ use nix::unistd::{Uid, getppid};
 use setpoint_model::{Clock, SystemClock};
 use sha2::{Digest, Sha256};
 use sqlx::{
-    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool, postgres::PgPoolOptions,
+    AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool, Postgres, Transaction,
+    postgres::PgPoolOptions,
 };
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -98,6 +99,31 @@ impl TestDatabase {
     pub async fn execute(&self, sql: &str) {
         let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&self.pool).await;
         done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    }
+
+    /// Runs SQL in a transaction of its own, which stays open until it is released: to hold locks.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub async fn hold(&self, sql: &str) -> Held {
+        let mut transaction = self.pool.begin().await.expect("a transaction");
+        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *transaction).await;
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        Held(transaction)
+    }
+}
+
+/// What an open transaction holds.
+#[derive(Debug)]
+pub struct Held(Transaction<'static, Postgres>);
+
+impl Held {
+    /// Lets go, and takes back what was done.
+    ///
+    /// # Panics
+    /// When the database fails.
+    pub async fn release(self) {
+        self.0.rollback().await.expect("a rollback");
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use nix::{
+    errno::Errno,
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -250,11 +251,18 @@ impl Child {
     }
 
     /// The postmaster of its embedded Postgres.
+    ///
+    /// # Panics
+    /// When there is none.
     pub fn postmaster(&self) -> i32 {
+        self.try_postmaster().expect("a running Postgres")
+    }
+
+    /// The same, or `None` while there is none.
+    pub fn try_postmaster(&self) -> Option<i32> {
         let file = self.data().join("postgres/data/postmaster.pid");
-        let text = std::fs::read_to_string(file).expect("a running Postgres");
-        let pid = text.lines().next().and_then(|line| line.trim().parse().ok());
-        pid.expect("its process id")
+        let text = std::fs::read_to_string(file).ok()?;
+        text.lines().next()?.trim().parse().ok()
     }
 }
 
@@ -282,5 +290,29 @@ pub fn is_running(pid: i32) -> bool {
 
 /// Kills a process without notice.
 pub fn kill_process(pid: i32) {
-    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("SIGKILL");
+    signal_process(pid, Signal::SIGKILL);
+}
+
+/// Sends a process a signal; one that is gone is left alone.
+pub fn signal_process(pid: i32, signal: Signal) {
+    match kill(Pid::from_raw(pid), signal) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => panic!("{signal} to {pid}: {error}"),
+    }
+}
+
+/// The processes that a process started and that are still there.
+pub fn children(pid: i32) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").expect("/proc");
+    let numbers = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers
+        .filter(|child| {
+            // The parent comes second after the name, which is in parentheses and may hold anything.
+            let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            let parent = stat
+                .rsplit_once(") ")
+                .and_then(|(_, rest)| rest.split(' ').nth(1)?.parse::<i32>().ok());
+            parent == Some(pid)
+        })
+        .collect()
 }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use setpoint_model::{Clock, SystemClock, clock::ManualClock};
+use setpoint_store::testing::Held;
 use tokio::task::AbortHandle;
 use tokio_util::task::TaskTracker;
 
@@ -132,6 +133,18 @@ impl Harness {
     /// Runs SQL on the server's database, to arrange or to look at what has no route.
     pub async fn sql(&self, sql: &str) {
         self.server.database().execute(sql).await;
+    }
+
+    /// Runs SQL in a transaction that stays open until it is released.
+    pub async fn hold(&self, sql: &str) -> Held {
+        self.server.database().hold(sql).await
+    }
+
+    /// The value in `/metrics` of the series of exactly this name and these labels; labels stand in the order of the text.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        let text = self.api.root(reqwest::Method::GET, "/metrics").await.text;
+        text.lines()
+            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
     }
 
     /// Stops the server in order, and starts another on the same database and data directory.

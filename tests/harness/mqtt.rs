@@ -173,6 +173,11 @@ impl Mqtt {
 
     /// Publishes without waiting for anything.
     pub async fn send(&self, topic: &str, qos: u8, payload: impl Into<Vec<u8>>) {
+        assert!(self.send_or_ended(topic, qos, payload).await, "the client");
+    }
+
+    /// The same; `false` when the connection has ended.
+    pub async fn send_or_ended(&self, topic: &str, qos: u8, payload: impl Into<Vec<u8>>) -> bool {
         match &self.client {
             Client::V3(client) => v3::publish(client, topic, qos, payload.into()).await,
             Client::V5(client) => v5::publish(client, topic, qos, payload.into()).await,
