@@ -27,6 +27,7 @@ mod credentials;
 mod delivery;
 mod devices;
 mod durability;
+mod enrolment;
 mod events;
 mod factory;
 mod fleet;

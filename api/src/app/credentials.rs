@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -200,20 +201,26 @@ impl App {
     }
 
     /// Which device has this serial, for a client certificate that names it. A device without a credential can't
-    /// sign in by certificate either.
+    /// sign in by certificate either. One that nobody ever heard of is made, if that is allowed.
     ///
     /// # Errors
-    /// [`Error::Unauthenticated`] for an unknown or revoked device; [`Error::Stolen`]; [`Error::Unavailable`].
-    pub async fn sign_in_certified(&self, serial: &Serial) -> Result<SignedIn, Error> {
+    /// [`Error::Unauthenticated`] for an unknown or revoked device; [`Error::Stolen`]; [`Error::TooManyAttempts`] when too
+    /// many make themselves known at once; [`Error::Unavailable`].
+    pub async fn sign_in_certified(&self, serial: &Serial, address: IpAddr) -> Result<SignedIn, Error> {
         let (known, epoch) = self.credentials.get(serial);
         let held = match known {
             Some(held) => held,
-            None => Held::from(&self.read_credential(serial, epoch).await?),
+            None => match self.read_credential(serial, epoch).await {
+                Err(Error::Unauthenticated) => {
+                    Held::from(&self.enrol_certified(serial, address, epoch).await?)
+                }
+                read => Held::from(&read?),
+            },
         };
         signed_in(held, epoch)
     }
 
-    async fn read_credential(&self, serial: &Serial, epoch: u64) -> Result<Credential, Error> {
+    pub(super) async fn read_credential(&self, serial: &Serial, epoch: u64) -> Result<Credential, Error> {
         let credential = self
             .store
             .credential(serial)

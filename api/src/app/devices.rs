@@ -286,7 +286,7 @@ impl App {
 }
 
 /// What the audit log keeps of a description.
-fn shown(description: &Description) -> serde_json::Value {
+pub(super) fn shown(description: &Description) -> serde_json::Value {
     serde_json::json!({
         "name": description.name, "model": description.model, "tags": description.tags,
         "time_zone": description.time_zone.name(), "location": description.location,

@@ -11,6 +11,7 @@ pub mod changes;
 pub mod claims;
 pub mod credentials;
 mod devices;
+pub mod enrolment;
 mod error;
 pub mod events;
 pub mod factory;
@@ -76,6 +77,8 @@ pub struct Parts {
     pub peers: changes::Peers,
     /// Device credentials seen lately.
     pub credentials: credentials::Credentials,
+    /// What devices that make themselves known need beside the database.
+    pub enrolment: enrolment::Enrolment,
     /// What signing in needs beside the database.
     pub people: sessions::SignIn,
     /// The provider that people may sign in with.

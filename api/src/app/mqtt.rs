@@ -4,7 +4,7 @@ mod answers;
 mod notes;
 mod words;
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use futures_util::future::{BoxFuture, FutureExt as _};
@@ -121,6 +121,7 @@ impl MqttBackend {
 
     async fn identify(&self, login: Login) -> Result<Authenticated, Error> {
         let password = login.password.as_deref();
+        let address = login.peer.address.ip().to_canonical();
         match (
             login.username.as_deref(),
             login.peer.certificate.as_deref(),
@@ -128,9 +129,9 @@ impl MqttBackend {
         ) {
             (Some(TOKEN_USERNAME), _, Some(token)) => self.operator(token).await,
             (Some(name), Some(certified), None) if name == certified => {
-                self.certified_device(certified).await
+                self.certified_device(certified, address).await
             }
-            (None, Some(certified), None) => self.certified_device(certified).await,
+            (None, Some(certified), None) => self.certified_device(certified, address).await,
             (Some(name), None, Some(token)) => self.device(name, token).await,
             (Some(name), Some(certified), Some(token)) if name == certified => self.device(name, token).await,
             _ => Err(Error::Unauthenticated),
@@ -173,9 +174,9 @@ impl MqttBackend {
         })
     }
 
-    async fn certified_device(&self, name: &str) -> Result<Authenticated, Error> {
+    async fn certified_device(&self, name: &str, address: IpAddr) -> Result<Authenticated, Error> {
         let serial: Serial = name.parse().map_err(|_| Error::Unauthenticated)?;
-        let epoch = self.app.sign_in_certified(&serial).await?.epoch;
+        let epoch = self.app.sign_in_certified(&serial, address).await?.epoch;
         Ok(Authenticated {
             identity: Identity::Device(serial),
             epoch,
@@ -186,7 +187,8 @@ impl MqttBackend {
 /// Only a database that is away is told apart: a client learns nothing else from a refusal.
 fn refusal(error: &Error) -> Refusal {
     match error {
-        Error::Unavailable(_) | Error::Stopping => Refusal::Unavailable,
+        Error::Unavailable(_) | Error::Contended(_) | Error::Stopping => Refusal::Unavailable,
+        Error::TooManyAttempts { .. } => Refusal::TooManyAttempts,
         Error::Internal(cause) => {
             tracing::error!(error = &**cause as &dyn std::error::Error, "a login failed");
             Refusal::Unavailable

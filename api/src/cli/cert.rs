@@ -180,7 +180,7 @@ fn make_device(files: &Files<'_>, validity: Validity, serial: &Serial) -> Result
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     let [certificate, secret] = files.issue(&format!("device-{serial}"), &params)?;
     Ok(format!(
-        "Wrote {certificate} and {secret}. The device {serial} must exist on the server; then:\n\n  \
+        "Wrote {certificate} and {secret}. The device {serial} must exist on the server (or mqtt.tls.enrol_model make it); then:\n\n  \
          mosquitto_sub -h localhost -p 8883 --cafile {ca} --cert {certificate} --key {secret} -i {serial} \
          -t 'devices/{serial}/#' -v\n",
         certificate = certificate.display(),

@@ -7,6 +7,7 @@ use std::{
 
 use serde::Deserialize;
 use setpoint_broker::transport::tls;
+use setpoint_model::models;
 
 use super::{error::Invalid, mqtt_limits::Limits, plaintext, units};
 
@@ -47,6 +48,10 @@ pub struct Tls {
     pub client_ca: Option<PathBuf>,
     /// Whether a client without a certificate is refused.
     pub client_required: bool,
+    /// The model of devices that their certificates make; `None` if they make none.
+    pub enrol_model: Option<models::Name>,
+    /// How many are made within a minute at most.
+    pub enrol_per_minute: u32,
 }
 
 impl Tls {
@@ -107,6 +112,15 @@ impl Mqtt {
                 "mqtt.tls.client_ca",
                 "needed with mqtt.tls.client_required",
             ));
+        }
+        if self.tls.enrol_model.is_some() && self.tls.client_ca.is_none() {
+            return Err(Invalid::new(
+                "mqtt.tls.client_ca",
+                "needed with mqtt.tls.enrol_model",
+            ));
+        }
+        if self.tls.enrol_per_minute == 0 {
+            return Err(Invalid::new("mqtt.tls.enrol_per_minute", "at least 1"));
         }
         if !(1..=1024).contains(&self.shards) {
             return Err(Invalid::new("mqtt.shards", "1 to 1024"));

@@ -160,6 +160,21 @@ fn what_is_wrong_is_told_in_one_line_that_names_key_and_source() {
             "mqtt.tls.key: needed with mqtt.tls.cert",
         ),
         (
+            "SETPOINT_MQTT__TLS__ENROL_MODEL",
+            "home",
+            "mqtt.tls.client_ca: needed with mqtt.tls.enrol_model",
+        ),
+        (
+            "SETPOINT_MQTT__TLS__ENROL_MODEL",
+            "Home!",
+            "mqtt.tls.enrol_model: 1 to 64 of a-z 0-9",
+        ),
+        (
+            "SETPOINT_MQTT__TLS__ENROL_PER_MINUTE",
+            "0",
+            "mqtt.tls.enrol_per_minute: at least 1",
+        ),
+        (
             "SETPOINT_MQTT__WEBSOCKET",
             "mqtt",
             "mqtt.websocket: a path such as",

@@ -16,6 +16,7 @@ use crate::{
         changes::Peers,
         claims::Claiming,
         credentials::Credentials,
+        enrolment::{Enrolment, Rules},
         factory::Factory,
         oidc::Oidc,
         rights::Rights,
@@ -62,6 +63,11 @@ pub(super) fn app(
     );
     let presence = PresenceBook::new(Uuid::new_v4(), config.timeline.last_seen_every);
     let (audit, refusals) = AuditLog::new(registry);
+    let enrolment = Rules {
+        model: config.mqtt.tls.enrol_model.clone(),
+        per_minute: config.mqtt.tls.enrol_per_minute,
+    };
+    let enrolment = Enrolment::new(enrolment, registry);
     let bulk_changes = BulkChanges::new(config.bulk_changes.clone(), registry);
     let app = App::new(Parts {
         store,
@@ -72,6 +78,7 @@ pub(super) fn app(
         rights: Rights::default(),
         peers: Peers::default(),
         credentials: Credentials::default(),
+        enrolment,
         people: SignIn::new(config.sign_in.clone(), key),
         oidc,
         claiming: Claiming::new(config.claiming.clone()),

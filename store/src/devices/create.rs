@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
 use setpoint_model::{
-    DeviceId,
+    DeviceId, Serial,
     credential::SecretHash,
     device::NewDevice,
     settings::{Diff, Document, Source, Status},
@@ -45,6 +45,21 @@ pub struct FirstSettings {
 }
 
 impl Store {
+    /// Whether there is no device of this serial, and never was one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn is_new_serial(&self, serial: &Serial) -> Result<bool> {
+        let new = sqlx::query_scalar!(
+            r#"SELECT NOT exists (SELECT FROM devices WHERE serial = $1)
+                  AND NOT exists (SELECT FROM retired_serials WHERE serial = $1) AS "new!""#,
+            serial.as_str(),
+        )
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(new)
+    }
+
     /// Begins a device. It belongs to the groups that its tags say.
     ///
     /// # Errors
@@ -121,6 +136,19 @@ impl UnsettledDevice {
     /// Whether anything but the model has a part in its first document.
     pub fn is_layered(&self) -> bool {
         self.layered
+    }
+
+    /// Whether its serial had a device before.
+    pub fn is_successor(&self) -> bool {
+        self.first_version > 1
+    }
+
+    /// Lets go without making it.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn release(self) -> Result<()> {
+        self.locked.release().await
     }
 
     /// The transaction it is made in, to read its layers.

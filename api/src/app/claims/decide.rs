@@ -1,9 +1,8 @@
 //! A person's part of a claim: to look at it, approve it or deny it.
 
 use setpoint_model::{
-    Serial,
     credential::SecretHash,
-    device::{Description, NewDevice},
+    device::{DEFAULT_MODEL, NewDevice},
 };
 use setpoint_store::{self as store, claims::PendingClaim};
 use uuid::Uuid;
@@ -56,7 +55,11 @@ impl App {
         let device = self.store.device(&claim.serial).await?;
         let model = match device {
             Some(device) => device.description.model,
-            None => self.factory_description(&claim.serial).await?.model,
+            None => {
+                self.factory_description(&claim.serial, DEFAULT_MODEL)
+                    .await?
+                    .model
+            }
         };
         Ok(ClaimView {
             serial: claim.serial,
@@ -146,7 +149,7 @@ impl App {
         drop(locked);
         let new = NewDevice {
             serial: serial.clone(),
-            description: self.factory_description(serial).await?,
+            description: self.factory_description(serial, DEFAULT_MODEL).await?,
         };
         let mut device = match self.store.begin_device(&new, entry.at).await {
             Ok(device) => device,
@@ -172,16 +175,5 @@ impl App {
         }
         self.hints.settings.device(id.0);
         Ok(())
-    }
-
-    /// What the factory says of a serial's device, or else nothing in particular.
-    async fn factory_description(&self, serial: &Serial) -> Result<Description, Error> {
-        let factory = self.store.factory_serial(serial).await?;
-        Ok(factory.map_or_else(Description::default, |factory| Description {
-            name: factory.name,
-            model: factory.model,
-            tags: factory.tags,
-            ..Description::default()
-        }))
     }
 }

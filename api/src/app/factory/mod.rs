@@ -9,7 +9,10 @@ mod lines;
 use std::{io::Read, sync::Arc};
 
 use chrono::TimeDelta;
-use setpoint_model::{Clock, device::DEFAULT_MODEL};
+use setpoint_model::{
+    Clock, Serial,
+    device::{DEFAULT_MODEL, Description},
+};
 use setpoint_store::{
     Store,
     factory::{Import, LineError, NewImport},
@@ -106,6 +109,27 @@ impl App {
             settled += 1;
         }
         Ok(settled)
+    }
+
+    /// What the factory says of a serial's device; of one that it doesn't know, nothing but `model`.
+    pub(super) async fn factory_description(
+        &self,
+        serial: &Serial,
+        model: &str,
+    ) -> Result<Description, Error> {
+        let factory = self.store.factory_serial(serial).await?;
+        Ok(match factory {
+            Some(factory) => Description {
+                name: factory.name,
+                model: factory.model,
+                tags: factory.tags,
+                ..Description::default()
+            },
+            None => Description {
+                model: model.to_owned(),
+                ..Description::default()
+            },
+        })
     }
 
     /// Forgets imports that ended long ago, and those that nothing came of.
