@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use device_sim::{
     MqttUrl, Token,
     bench::{
-        changes::ChangesBench, idle::Idle, settings::SettingsBench, storm::Storm, telemetry::TelemetryBench,
+        changes::ChangesBench, idle::Idle, peer::Peer, settings::SettingsBench, soak::SoakBench,
+        storm::Storm, telemetry::TelemetryBench,
     },
 };
 use setpoint_model::Serial;
@@ -55,6 +56,8 @@ pub(crate) enum Bench {
     Changes(BenchOf<ChangesBench>),
     /// Send telemetry at QoS 1: acknowledgements a second, and how long each takes.
     Telemetry(BenchOf<TelemetryBench>),
+    /// Send telemetry for long, at half of what the server takes: its memory, its queue and its table meanwhile.
+    Soak(BenchOf<SoakBench>),
     /// Drop all connections at once: how long until every device is back and holds its settings.
     Storm(BenchOf<Storm>),
 }
@@ -71,12 +74,23 @@ pub(crate) struct BenchOf<T: Args> {
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchCommon {
-    /// Also measure a plain MQTT broker without authentication: `mosquitto` starts one, or its mqtt:// address
-    #[arg(long, value_name = "mosquitto|URL")]
-    pub(crate) peer: Option<String>,
-    /// Measure the peer alone
+    /// Also measure, in the same run: `mosquitto`, once open to all and once with a password for each device; a plain
+    /// broker at an mqtt:// address; for telemetry also `copy`, a bare COPY into the server's table, and
+    /// `mosquitto-psycopg`, a subscriber in Python that writes batches
+    #[arg(long, value_name = "PEER", value_delimiter = ',')]
+    pub(crate) peer: Vec<Peer>,
+    /// Measure the peers alone
     #[arg(long, requires = "peer")]
     pub(crate) peer_only: bool,
+    /// The server's database, for peers that write there [default: the embedded one under --data-dir]
+    #[arg(long, value_name = "URL")]
+    pub(crate) database: Option<Url>,
+    /// The server's data directory
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    pub(crate) data_dir: PathBuf,
+    /// Python with paho-mqtt and psycopg, for the peer `mosquitto-psycopg`
+    #[arg(long, value_name = "FILE", default_value = "python3")]
+    pub(crate) python: PathBuf,
     /// Process id of the server, to read its memory and its processor time
     #[arg(long, value_name = "PID")]
     pub(crate) pid: Option<u32>,

@@ -62,6 +62,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failure> {
         Some(Command::Bench(Bench::Settings(args))) => Box::pin(measure::bench(args)).await,
         Some(Command::Bench(Bench::Changes(args))) => Box::pin(measure::bench(args)).await,
         Some(Command::Bench(Bench::Telemetry(args))) => Box::pin(measure::bench(args)).await,
+        Some(Command::Bench(Bench::Soak(args))) => Box::pin(measure::bench(args)).await,
         Some(Command::Bench(Bench::Storm(args))) => Box::pin(measure::bench(args)).await,
     }
 }

@@ -2,28 +2,52 @@
 
 use clap::Args;
 use device_sim::{
-    bench::{Bench, Changes, Target, peer::Mosquitto, report},
+    Token,
+    bench::{
+        Bench, BenchError, Changes, Report, Storage, Target,
+        peer::{Access, Mosquitto, Peer, copy, database::Database, stack::Stack},
+        publisher, report,
+    },
     endpoint::{MqttUrl, Scheme},
     fleet::serials,
     open_files,
     wire::Login,
 };
 use futures_util::TryStreamExt;
+use setpoint_model::Serial;
+use uuid::Uuid;
 
 use crate::{
-    cli::BenchOf,
+    cli::{BenchCommon, BenchOf, Server},
     output,
     run::{Failure, ended_by_signal, registrar},
 };
 
 /// Registrations under way at once before a bench.
 const REGISTRATIONS: usize = 16;
+/// The most clients of a bench that publish for a plain broker.
+const PUBLISHERS: usize = 1000;
 
-/// Measures the server, the peer, or both, and prints what was found.
+/// Measures the server, its peers, or both, and prints what was found.
 pub(crate) async fn bench<T: Bench + Args>(args: BenchOf<T>) -> Result<(), Failure> {
     tokio::select! {
         outcome = Box::pin(measure(&args)) => outcome,
         () = ended_by_signal() => Err(Failure::Other("interrupted".to_owned())),
+    }
+}
+
+/// Reports as they come, and all of them at the end.
+struct Reports {
+    json: bool,
+    all: Vec<Report>,
+}
+
+impl Reports {
+    fn add(&mut self, report: Report) {
+        if self.json {
+            output::line(&report.to_json().to_string());
+        }
+        self.all.push(report);
     }
 }
 
@@ -40,65 +64,128 @@ async fn measure<T: Bench + Args>(args: &BenchOf<T>) -> Result<(), Failure> {
     open_files::make_room(devices)?;
     let serials =
         serials(&common.prefix, devices).map_err(|error| Failure::Usage(format!("--prefix: {error}")))?;
-    let mut reports = Vec::new();
-    let mut show = |report: report::Report| {
-        if server.json {
-            output::line(&report.to_json().to_string());
-        }
-        reports.push(report);
+    let mut reports = Reports {
+        json: server.json,
+        all: Vec::new(),
     };
     if !common.peer_only {
-        let registrar = registrar(server)?;
-        let credentials: Vec<_> = registrar
-            .credentials(serials.clone(), REGISTRATIONS)
-            .try_collect()
-            .await?;
-        tokio::time::sleep(common.settle).await;
-        let logins = credentials.into_iter().map(|(serial, token)| Login {
-            serial,
-            token: Some(token),
-        });
-        let target = Target {
-            name: "setpoint".to_owned(),
-            addr: plain(&server.mqtt).await?,
-            logins: logins.collect(),
-            changes: Changes::Rest(registrar.rest().clone()),
-            pid: common.pid,
-        };
-        show(bench.run(&target).await?);
+        let target = ours(server, common, serials.clone()).await?;
+        reports.add(bench.run(&target).await?);
     }
-    if let Some(peer) = &common.peer {
-        let logins = serials
-            .into_iter()
-            .map(|serial| Login { serial, token: None })
-            .collect();
-        let started = if peer == "mosquitto" {
-            Some(Mosquitto::start().await?)
-        } else {
-            None
-        };
-        let (name, addr, pid) = match &started {
-            Some(mosquitto) => ("mosquitto", mosquitto.addr(), mosquitto.pid()),
-            None => {
-                let url = peer
-                    .parse::<MqttUrl>()
-                    .map_err(|error| Failure::Usage(format!("--peer: {error}")))?;
-                ("peer", plain(&url).await?, None)
-            }
-        };
-        let target = Target {
-            name: name.to_owned(),
-            addr,
-            logins,
-            changes: Changes::Publish,
-            pid,
-        };
-        show(bench.run(&target).await?);
+    for peer in &common.peer {
+        beside(bench, common, peer, &serials, &mut reports).await?;
     }
     if !server.json {
-        output::line(&report::table(&reports));
+        output::line(&report::table(&reports.all));
     }
     Ok(())
+}
+
+/// The server, with the devices registered.
+async fn ours(server: &Server, common: &BenchCommon, serials: Vec<Serial>) -> Result<Target, Failure> {
+    let registrar = registrar(server)?;
+    let credentials: Vec<_> = registrar
+        .credentials(serials, REGISTRATIONS)
+        .try_collect()
+        .await?;
+    tokio::time::sleep(common.settle).await;
+    let logins = credentials.into_iter().map(|(serial, token)| Login {
+        serial,
+        token: Some(token),
+    });
+    Ok(Target {
+        name: "setpoint".to_owned(),
+        addr: plain(&server.mqtt).await?,
+        logins: logins.collect(),
+        changes: Changes::Rest(registrar.rest().clone()),
+        pid: common.pid,
+        storage: Storage::WhenAcknowledged,
+        database: Database::find(common.database.as_ref(), &common.data_dir).ok(),
+    })
+}
+
+/// Measures a peer.
+async fn beside<T: Bench>(
+    bench: &T,
+    common: &BenchCommon,
+    peer: &Peer,
+    serials: &[Serial],
+    reports: &mut Reports,
+) -> Result<(), Failure> {
+    match peer {
+        Peer::Mosquitto => {
+            let open = logins(serials, None);
+            let mosquitto = Mosquitto::start(Access::Open).await?;
+            let target = broker("mosquitto", &mosquitto, open, None);
+            reports.add(bench.run(&target).await?);
+            drop(mosquitto);
+
+            let password = Token::new(Uuid::new_v4().simple().to_string());
+            let closed = logins(serials, Some(&password));
+            let mut known = closed.clone();
+            for number in 0..PUBLISHERS {
+                known.push(publisher(number, Some(password.clone()))?);
+            }
+            let mosquitto = Mosquitto::start(Access::Passwords(&known)).await?;
+            let target = broker("mosquitto, passwords", &mosquitto, closed, Some(password));
+            reports.add(bench.run(&target).await?);
+        }
+        Peer::Broker(url) => {
+            let target = Target {
+                name: "peer".to_owned(),
+                addr: plain(url).await?,
+                logins: logins(serials, None),
+                changes: Changes::Publish(None),
+                pid: None,
+                storage: Storage::Nowhere,
+                database: None,
+            };
+            reports.add(bench.run(&target).await?);
+        }
+        Peer::Copy => {
+            let telemetry = bench.telemetry().ok_or_else(|| only_telemetry("copy"))?;
+            let database = Database::find(common.database.as_ref(), &common.data_dir)?;
+            reports.add(copy::run(telemetry, &database).await?);
+        }
+        Peer::Stack => {
+            let telemetry = bench
+                .telemetry()
+                .ok_or_else(|| only_telemetry("mosquitto-psycopg"))?;
+            let database = Database::find(common.database.as_ref(), &common.data_dir)?;
+            let mosquitto = Mosquitto::start(Access::Open).await?;
+            let stack = Stack::start(&common.python, &mosquitto, &database).await?;
+            let mut target = broker("mosquitto-psycopg", &mosquitto, logins(serials, None), None);
+            target.storage = Storage::Counted(stack.rows.clone());
+            let outcome = telemetry.run(&target).await;
+            stack.stop().await?;
+            reports.add(outcome?);
+        }
+    }
+    Ok(())
+}
+
+fn logins(serials: &[Serial], password: Option<&Token>) -> Vec<Login> {
+    let login = |serial: &Serial| Login {
+        serial: serial.clone(),
+        token: password.cloned(),
+    };
+    serials.iter().map(login).collect()
+}
+
+fn broker(name: &str, mosquitto: &Mosquitto, logins: Vec<Login>, password: Option<Token>) -> Target {
+    Target {
+        name: name.to_owned(),
+        addr: mosquitto.addr(),
+        logins,
+        changes: Changes::Publish(password),
+        pid: mosquitto.pid(),
+        storage: Storage::Nowhere,
+        database: None,
+    }
+}
+
+fn only_telemetry(peer: &str) -> BenchError {
+    BenchError::Options(format!("--peer {peer} is a peer of `bench telemetry` alone"))
 }
 
 /// Benches measure plain TCP: TLS would measure the generator.

@@ -151,6 +151,29 @@ impl Rest {
         }
     }
 
+    /// The server's metrics, in Prometheus's text format.
+    ///
+    /// # Errors
+    /// When there is no answer, or not the one hoped for.
+    pub async fn metrics(&self) -> Result<String, RestError> {
+        let mut request = self.http.get(format!("{}/metrics", self.base));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token.reveal());
+        }
+        let unreachable = |error: reqwest::Error| unreachable(&self.base, &error);
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        let text = response.text().await.map_err(unreachable)?;
+        if status.is_success() {
+            Ok(text)
+        } else {
+            Err(RestError::Refused {
+                status,
+                detail: "no metrics".to_owned(),
+            })
+        }
+    }
+
     /// Changes a device's settings: a merge patch (RFC 7396).
     ///
     /// # Errors

@@ -52,15 +52,30 @@ impl Latencies {
     /// All that were recorded so far.
     pub fn quantiles(&self) -> Quantiles {
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(histogram) = guard.as_ref().filter(|histogram| !histogram.is_empty()) else {
+        guard.as_ref().map(quantiles).unwrap_or_default()
+    }
+
+    /// The same, and none of them counts any more.
+    pub fn take(&self) -> Quantiles {
+        let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(histogram) = guard.as_mut() else {
             return Quantiles::default();
         };
-        Quantiles {
-            count: histogram.len(),
-            p50_ms: milliseconds(histogram.value_at_quantile(0.5)),
-            p99_ms: milliseconds(histogram.value_at_quantile(0.99)),
-            max_ms: milliseconds(histogram.max()),
-        }
+        let taken = quantiles(histogram);
+        histogram.reset();
+        taken
+    }
+}
+
+fn quantiles(histogram: &Histogram<u32>) -> Quantiles {
+    if histogram.is_empty() {
+        return Quantiles::default();
+    }
+    Quantiles {
+        count: histogram.len(),
+        p50_ms: milliseconds(histogram.value_at_quantile(0.5)),
+        p99_ms: milliseconds(histogram.value_at_quantile(0.99)),
+        max_ms: milliseconds(histogram.max()),
     }
 }
 

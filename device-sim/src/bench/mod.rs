@@ -11,19 +11,26 @@ pub mod peer;
 pub mod report;
 mod session;
 pub mod settings;
+pub mod soak;
 pub mod storm;
 pub mod telemetry;
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+};
 
 use bytestring::ByteString;
 use setpoint_model::{Channel, Serial, Topic};
 
 use crate::{
+    credential::Token,
     rest::{Rest, RestError},
     wire::{Login, WireError},
 };
 pub use report::Report;
+
+use peer::database::Database;
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -38,6 +45,21 @@ pub struct Target {
     pub changes: Changes,
     /// Its process, to read its memory and its processor time.
     pub pid: Option<u32>,
+    /// What becomes of telemetry.
+    pub storage: Storage,
+    /// Its database, if that can be looked into.
+    pub database: Option<Database>,
+}
+
+/// What becomes of the telemetry that a target takes.
+#[derive(Debug, Clone)]
+pub enum Storage {
+    /// It is passed on and forgotten.
+    Nowhere,
+    /// What is acknowledged is stored.
+    WhenAcknowledged,
+    /// Something behind the target stores it, and counts the rows here.
+    Counted(Arc<AtomicU64>),
 }
 
 /// How a target's settings are changed.
@@ -45,8 +67,18 @@ pub struct Target {
 pub enum Changes {
     /// By PATCH, as users do.
     Rest(Rest),
-    /// By a retained publish, as one would without a server.
-    Publish,
+    /// By a retained publish, as one would without a server; publishers sign in with this password, if any.
+    Publish(Option<Token>),
+}
+
+/// The client that publishes for a plain broker, by its number.
+///
+/// # Errors
+/// Never for numbers that a bench has.
+pub fn publisher(number: usize, token: Option<Token>) -> Result<Login, BenchError> {
+    let serial = format!("publisher-{number}").parse();
+    let serial = serial.map_err(|_| BenchError::Options("too many publishers".to_owned()))?;
+    Ok(Login { serial, token })
 }
 
 /// Why a bench came to nothing.
@@ -72,6 +104,22 @@ pub enum BenchError {
     /// The peer couldn't be started.
     #[error("cannot start the peer: {0}")]
     Peer(std::io::Error),
+    /// A program that the bench needs said no.
+    #[error("{program}: {message}")]
+    Program {
+        /// Which.
+        program: String,
+        /// What it said.
+        message: String,
+    },
+    /// A file that the bench writes.
+    #[error("cannot write {path}: {error}")]
+    Output {
+        /// Which.
+        path: String,
+        /// Why.
+        error: std::io::Error,
+    },
     /// A task of the bench ended early.
     #[error("a task of the bench failed: {0}")]
     Task(#[from] tokio::task::JoinError),
@@ -87,6 +135,11 @@ pub trait Bench {
     /// # Errors
     /// When the target can't be measured; a target that is merely slow or loses things is reported.
     fn run(&self, target: &Target) -> impl Future<Output = Result<Report, BenchError>> + Send;
+
+    /// The telemetry that this bench is about, if it is: then other ways to store the same are measured too.
+    fn telemetry(&self) -> Option<&telemetry::TelemetryBench> {
+        None
+    }
 }
 
 fn topic(serial: &Serial, channel: Channel) -> ByteString {

@@ -95,6 +95,11 @@ impl Report {
         );
     }
 
+    /// Adds a time in milliseconds.
+    pub fn milliseconds(&mut self, key: &str, label: &str, value: f64) {
+        self.push(format!("{key}_ms"), label.to_owned(), value, Unit::Milliseconds);
+    }
+
     /// Adds median, 99th percentile and maximum, if anything was measured.
     pub fn latencies(&mut self, key: &str, label: &str, quantiles: Quantiles) {
         if quantiles.count == 0 {
@@ -178,8 +183,9 @@ pub fn table(reports: &[Report]) -> String {
         .max(16)
         + 2;
     let mut text = format!("{:left$}", reports.first().map_or("", |report| report.bench));
+    let width = |report: &Report| report.target.chars().count().max(14) + 2;
     for report in reports {
-        let _ = write!(text, "{:>16}", report.target);
+        let _ = write!(text, "{:>1$}", report.target, width(report));
     }
     for label in labels {
         let _ = write!(text, "\n{label:left$}");
@@ -189,7 +195,7 @@ pub fn table(reports: &[Report]) -> String {
                 .iter()
                 .find(|figure| figure.label == label)
                 .map_or("-".to_owned(), cell);
-            let _ = write!(text, "{cell:>16}");
+            let _ = write!(text, "{cell:>0$}", width(report));
         }
     }
     text

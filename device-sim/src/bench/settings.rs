@@ -23,6 +23,7 @@ use super::{
     Bench, BenchError, Changes, Report, Target, failed,
     idle::first_error,
     memory::resident_kib,
+    publisher,
     session::{Heard, Session},
     topic,
 };
@@ -256,10 +257,8 @@ impl Changer {
     async fn new(target: &Target, worker: usize) -> Result<Self, BenchError> {
         match &target.changes {
             Changes::Rest(rest) => Ok(Self::Rest(rest.clone())),
-            Changes::Publish => {
-                let serial = format!("publisher-{worker}").parse();
-                let serial = serial.map_err(|_| BenchError::Options("too many workers".to_owned()))?;
-                let login = Login { serial, token: None };
+            Changes::Publish(token) => {
+                let login = publisher(worker, token.clone())?;
                 let wire = Wire::connect(target.addr, &login, true, super::session::KEEP_ALIVE).await;
                 Ok(Self::Publish(Box::new(wire.map_err(failed(&login))?)))
             }

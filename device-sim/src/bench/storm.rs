@@ -21,6 +21,7 @@ use super::{
     Bench, BenchError, Changes, Report, Target, failed,
     idle::first_error,
     memory::resident_kib,
+    publisher,
     session::{Heard, KEEP_ALIVE, Session},
     settings::document,
     topic,
@@ -67,8 +68,8 @@ impl Bench for Storm {
     }
 
     async fn run(&self, target: &Target) -> Result<Report, BenchError> {
-        if let Changes::Publish = target.changes {
-            retain_documents(target).await?;
+        if let Changes::Publish(token) = &target.changes {
+            retain_documents(target, publisher(0, token.clone())?).await?;
         }
         let shared = Arc::new(target.clone());
         let counters = Arc::new(Counters::default());
@@ -210,11 +211,7 @@ async fn first_document(session: &mut Session) -> Result<(), WireError> {
 }
 
 /// A plain broker has no settings of its own: one document is retained for each device.
-async fn retain_documents(target: &Target) -> Result<(), BenchError> {
-    let serial = "publisher-0"
-        .parse()
-        .map_err(|_| BenchError::Options("no publisher".to_owned()))?;
-    let login = Login { serial, token: None };
+async fn retain_documents(target: &Target, login: Login) -> Result<(), BenchError> {
     let publish = async {
         let mut wire = Wire::connect(target.addr, &login, true, KEEP_ALIVE).await?;
         for device in &target.logins {

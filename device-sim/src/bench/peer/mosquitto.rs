@@ -14,10 +14,20 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::BenchError;
+use super::passwords;
+use crate::{bench::BenchError, wire::Login};
 
 /// How long it may take to listen.
 const START: Duration = Duration::from_secs(5);
+
+/// Whom it lets in.
+#[derive(Debug, Clone, Copy)]
+pub enum Access<'a> {
+    /// Everybody.
+    Open,
+    /// These, each with its password; those without one are left out.
+    Passwords(&'a [Login]),
+}
 
 /// A running Mosquitto; it ends when this is dropped.
 #[derive(Debug)]
@@ -28,18 +38,31 @@ pub struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// Starts `mosquitto` from the `PATH` on a free loopback port, without authentication, persistence or
-    /// logging. Its limits are its defaults but for in-flight messages, of which a client may have 100.
+    /// Starts `mosquitto` from the `PATH` on a free loopback port, without persistence or logging. Its limits are its
+    /// defaults but for in-flight messages, of which a client may have 100.
     ///
     /// # Errors
     /// When it isn't installed or doesn't start.
-    pub async fn start() -> Result<Self, BenchError> {
+    pub async fn start(access: Access<'_>) -> Result<Self, BenchError> {
         let files = tempfile::tempdir().map_err(BenchError::Peer)?;
         // Free a moment ago; whoever else took it makes the start fail, and that is said.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
         let addr = port.map_err(BenchError::Peer)?;
+        let users = match access {
+            Access::Open => "allow_anonymous true".to_owned(),
+            Access::Passwords(logins) => {
+                let path = files.path().join("passwords");
+                let users = logins.iter().filter_map(|login| {
+                    let token = login.token.as_ref()?;
+                    Some((login.serial.as_str(), token.reveal()))
+                });
+                std::fs::write(&path, passwords::file(users)).map_err(BenchError::Peer)?;
+                format!("allow_anonymous false\npassword_file {}", path.display())
+            }
+        };
+        // Started by root it would become another user, who can't read our files.
         let config = format!(
-            "listener {} 127.0.0.1\nallow_anonymous true\npersistence false\nlog_type none\nmax_inflight_messages 100\n",
+            "user root\nlistener {} 127.0.0.1\n{users}\npersistence false\nlog_type none\nmax_inflight_messages 100\n",
             addr.port()
         );
         let path = files.path().join("mosquitto.conf");

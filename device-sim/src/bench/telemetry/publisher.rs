@@ -1,11 +1,11 @@
-//! Telemetry at QoS 1: how many acknowledgements a second, and how long each takes.
+//! Devices that send telemetry, and count what comes back.
 
 use std::{
     collections::VecDeque,
     fmt::Write as _,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,11 +22,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Bench, BenchError, Report, Target, cpu::CpuTime, failed, idle::first_error, memory::resident_kib,
-    session::KEEP_ALIVE, topic,
-};
 use crate::{
+    bench::{BenchError, Target, failed, idle::first_error, session::KEEP_ALIVE, topic},
     summary::Latencies,
     weather::Weather,
     wire::{Login, Wire, WireError},
@@ -36,10 +33,12 @@ use crate::{
 const CONNECTS: usize = 200;
 /// How long the last acknowledgements may take.
 const LAG: Duration = Duration::from_secs(10);
+/// The values in each sample: temperature and humidity, a row each.
+pub const VALUES: u64 = 2;
 
-/// The bench `telemetry`.
+/// How telemetry is sent.
 #[derive(Debug, Clone, Args)]
-pub struct TelemetryBench {
+pub struct Load {
     /// Devices that send
     #[arg(long, default_value_t = 200)]
     pub publishers: usize,
@@ -49,44 +48,70 @@ pub struct TelemetryBench {
     /// Samples in each message; each sample holds two values
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub samples: u16,
-    /// Messages a second of all devices together; 0 sends as fast as they are acknowledged
-    #[arg(long, default_value_t = 0)]
-    pub rate: u32,
-    /// How long to count
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration, default_value = "10s")]
-    pub time: Duration,
-    /// How long to send before that
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "1s")]
-    pub warm_up: Duration,
 }
 
-#[derive(Default)]
-struct Counters {
-    counting: std::sync::atomic::AtomicBool,
+#[derive(Debug, Default)]
+pub(in crate::bench) struct Counters {
+    counting: AtomicBool,
     sent: AtomicU64,
     acknowledged: AtomicU64,
     acknowledged_in_time: AtomicU64,
     out_of_order: AtomicU64,
-    latencies: Latencies,
+    pub(in crate::bench) latencies: Latencies,
 }
 
-impl Bench for TelemetryBench {
-    fn devices(&self) -> usize {
-        self.publishers
+impl Counters {
+    /// From now on, or no longer, acknowledgements count.
+    pub(in crate::bench) fn count(&self, counting: bool) {
+        self.counting.store(counting, Ordering::Relaxed);
     }
 
-    async fn run(&self, target: &Target) -> Result<Report, BenchError> {
+    /// Messages acknowledged while it counted.
+    pub(in crate::bench) fn acknowledged(&self) -> u64 {
+        self.acknowledged_in_time.load(Ordering::Relaxed)
+    }
+
+    /// Messages acknowledged at all.
+    pub(in crate::bench) fn acknowledged_ever(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Messages sent and not acknowledged.
+    pub(in crate::bench) fn missing(&self) -> u64 {
+        let sent = self.sent.load(Ordering::Relaxed);
+        sent.saturating_sub(self.acknowledged.load(Ordering::Relaxed))
+    }
+
+    pub(in crate::bench) fn out_of_order(&self) -> u64 {
+        self.out_of_order.load(Ordering::Relaxed)
+    }
+}
+
+/// Publishers at work.
+pub(in crate::bench) struct Publishers {
+    pub(in crate::bench) counters: Arc<Counters>,
+    tasks: JoinSet<Result<(), BenchError>>,
+    end: CancellationToken,
+}
+
+impl Publishers {
+    /// Connects all, and lets them send `rate` messages a second together, or as fast as they are acknowledged.
+    pub(in crate::bench) async fn start(
+        target: &Target,
+        load: &Load,
+        rate: Option<u32>,
+    ) -> Result<Self, BenchError> {
         let counters = Arc::new(Counters::default());
         let ready = Arc::new(Semaphore::new(0));
         let slots = Arc::new(Semaphore::new(CONNECTS));
         let start = CancellationToken::new();
         let end = CancellationToken::new();
-        let mut publishers = JoinSet::new();
+        let mut tasks = JoinSet::new();
         let addr = target.addr;
         for (index, login) in target.logins.iter().cloned().enumerate() {
             let (counters, ready, slots) = (Arc::clone(&counters), Arc::clone(&ready), Arc::clone(&slots));
-            let (start, end, options) = (start.clone(), end.clone(), self.clone());
-            publishers.spawn(async move {
+            let (start, end, load) = (start.clone(), end.clone(), load.clone());
+            tasks.spawn(async move {
                 let slot = slots.acquire_owned().await;
                 let wire = Wire::connect(addr, &login, true, KEEP_ALIVE)
                     .await
@@ -94,66 +119,39 @@ impl Bench for TelemetryBench {
                 drop(slot);
                 ready.add_permits(1);
                 start.cancelled().await;
-                let publisher = Publisher::new(wire, &login, &options, index, counters);
+                let publisher = Publisher::new(wire, &login, &load, rate, index, counters);
                 publisher.run(&end).await.map_err(failed(&login))
             });
         }
-        let all = u32::try_from(self.publishers).unwrap_or(u32::MAX);
+        let all = u32::try_from(load.publishers).unwrap_or(u32::MAX);
         tokio::select! {
             _ = ready.acquire_many(all) => {}
-            error = first_error(&mut publishers) => return Err(error),
+            error = first_error(&mut tasks) => return Err(error),
         }
         start.cancel();
+        Ok(Self { counters, tasks, end })
+    }
+
+    /// Lets them send for a while.
+    pub(in crate::bench) async fn go_on(&mut self, time: Duration) -> Result<(), BenchError> {
         tokio::select! {
-            () = sleep(self.warm_up) => {}
-            error = first_error(&mut publishers) => return Err(error),
+            () = sleep(time) => Ok(()),
+            error = first_error(&mut self.tasks) => Err(error),
         }
-        counters.counting.store(true, Ordering::Relaxed);
-        let cpu = || target.pid.and_then(CpuTime::of);
-        let (began, cpu_before) = (Instant::now(), cpu());
-        tokio::select! {
-            () = sleep(self.time) => {}
-            error = first_error(&mut publishers) => return Err(error),
-        }
-        counters.counting.store(false, Ordering::Relaxed);
-        let (counted, cpu_after) = (began.elapsed(), cpu());
-        end.cancel();
-        while let Some(ended) = publishers.join_next().await {
+    }
+
+    /// The first that fails; never, if none does.
+    pub(in crate::bench) async fn failed(&mut self) -> BenchError {
+        first_error(&mut self.tasks).await
+    }
+
+    /// Ends them, with what is under way acknowledged if it comes in time.
+    pub(in crate::bench) async fn end(mut self) -> Result<Arc<Counters>, BenchError> {
+        self.end.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
             ended??;
         }
-
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let acknowledged = read(&counters.acknowledged_in_time);
-        let mut report = Report::new("telemetry", &target.name);
-        report.count("publishers", "publishers", u64::from(all));
-        report.count("in_flight", "in flight each", u64::from(self.in_flight));
-        report.count("samples", "samples a message", u64::from(self.samples));
-        report.rate("acknowledged", "messages acknowledged", acknowledged, counted);
-        report.rate(
-            "samples",
-            "samples acknowledged",
-            acknowledged * u64::from(self.samples),
-            counted,
-        );
-        report.latencies("puback", "PUBACK", counters.latencies.quantiles());
-        if let (Some(before), Some(after)) = (cpu_before, cpu_after) {
-            report.cpu("message", "message", acknowledged, after.since(before));
-        }
-        report.count(
-            "out_of_order",
-            "PUBACK out of order",
-            read(&counters.out_of_order),
-        );
-        let missing = read(&counters.sent).saturating_sub(read(&counters.acknowledged));
-        report.count("unacknowledged", "never acknowledged", missing);
-        if let Some(kib) = target.pid.and_then(resident_kib) {
-            report.memory(
-                "memory",
-                "memory held",
-                u32::try_from(kib).map_or(f64::MAX, f64::from),
-            );
-        }
-        Ok(report)
+        Ok(self.counters)
     }
 }
 
@@ -175,12 +173,13 @@ impl Publisher {
     fn new(
         wire: Wire,
         login: &Login,
-        options: &TelemetryBench,
+        load: &Load,
+        rate: Option<u32>,
         index: usize,
         counters: Arc<Counters>,
     ) -> Self {
-        let publishers = u32::try_from(options.publishers).unwrap_or(u32::MAX).max(1);
-        let pace = (options.rate > 0).then(|| Duration::from_secs(1) * publishers / options.rate);
+        let publishers = u32::try_from(load.publishers).unwrap_or(u32::MAX).max(1);
+        let pace = rate.map(|rate| Duration::from_secs(1) * publishers / rate.max(1));
         // Paced publishers take turns.
         let turn = u32::try_from(index).unwrap_or_default();
         let due = Instant::now() + pace.map_or(Duration::ZERO, |pace| pace * turn / publishers);
@@ -189,8 +188,8 @@ impl Publisher {
             topic: topic(&login.serial, Channel::Telemetry),
             weather: Weather::around(&login.serial),
             in_flight: VecDeque::new(),
-            window: usize::from(options.in_flight),
-            samples: options.samples,
+            window: usize::from(load.in_flight),
+            samples: load.samples,
             pace,
             due,
             newest: SystemClock.now(),

@@ -1,0 +1,41 @@
+//! What a server is measured beside, in the same run on the same machine.
+
+pub mod copy;
+pub mod database;
+mod mosquitto;
+mod passwords;
+pub mod stack;
+
+use std::str::FromStr;
+
+pub use mosquitto::{Access, Mosquitto};
+
+use crate::endpoint::{InvalidUrl, MqttUrl};
+
+/// A peer, as one names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// `mosquitto`: one that lets everybody in, and one where each device has a password, as a broker that faces the
+    /// internet must.
+    Mosquitto,
+    /// A plain MQTT broker that runs already and lets everybody in.
+    Broker(MqttUrl),
+    /// `copy`: a bare COPY into the server's own table, which nothing that stores telemetry there can beat.
+    Copy,
+    /// `mosquitto-psycopg`: what one would build otherwise, Mosquitto and a subscriber in Python that copies batches
+    /// into a plain table.
+    Stack,
+}
+
+impl FromStr for Peer {
+    type Err = InvalidUrl;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "mosquitto" => Ok(Self::Mosquitto),
+            "copy" => Ok(Self::Copy),
+            "mosquitto-psycopg" => Ok(Self::Stack),
+            url => url.parse().map(Self::Broker),
+        }
+    }
+}
