@@ -86,11 +86,9 @@ async fn page() -> Response {
     request_body = Activation,
     responses(
         (status = 200, description = "The device, and what became of its claim", body = Activated),
-        (status = 404, description = "No such code waits", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`device_registered`, `device_in_use` or `device_stolen`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 429, description = "Too many wrong codes; see Retry-After", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "No such code waits"),
+        (status = 409, description = "`device_registered`, `device_in_use` or `device_stolen`"),
+        (status = 429, description = "Too many wrong codes; see Retry-After"),
     )
 )]
 async fn activate(

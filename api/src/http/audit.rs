@@ -97,7 +97,7 @@ struct AuditQuery {
     get, path = "/audit", tag = "people", security(("bearer" = ["audit:read"])), params(AuditQuery),
     responses(
         (status = 200, description = "A page of the audit log", body = Page<Item>),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is not valid"),
     )
 )]
 async fn list(

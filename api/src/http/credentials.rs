@@ -67,7 +67,7 @@ struct Rotation {
     request_body = Option<Rotation>,
     responses(
         (status = 201, description = "Made; `token` is shown this once", body = Credential),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device"),
     )
 )]
 async fn rotate(
@@ -97,7 +97,7 @@ async fn rotate(
     params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
     responses(
         (status = 204, description = "It has no token any more"),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device"),
     )
 )]
 async fn revoke(

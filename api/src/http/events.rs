@@ -65,10 +65,10 @@ struct EventsQuery {
     ),
     responses(
         (status = 200, description = "The stream", body = String, content_type = "text/event-stream"),
-        (status = 403, description = "The scope of a type is missing", body = Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such device or group", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Too many streams are open", body = Problem, content_type = "application/problem+json"),
+        (status = 403, description = "The scope of a type is missing"),
+        (status = 404, description = "No such device or group"),
+        (status = 422, description = "A parameter is not valid"),
+        (status = 503, description = "Too many streams are open"),
     )
 )]
 async fn events(

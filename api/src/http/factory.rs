@@ -112,10 +112,9 @@ impl From<factory::Import> for Import {
     request_body(content = String, content_type = "text/csv", example = "serial,secret\nHALL-7,k3Jx-9Qpw\n"),
     responses(
         (status = 202, description = "The file is there and will be checked", body = Import),
-        (status = 400, description = "The file breaks off", body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "The file is too large", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "The first line does not name the columns", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 400, description = "The file breaks off"),
+        (status = 413, description = "The file is too large"),
+        (status = 422, description = "The first line does not name the columns"),
     )
 )]
 async fn begin(
@@ -141,7 +140,7 @@ async fn begin(
     params(("id" = Uuid, Path, description = "The import's id")),
     responses(
         (status = 200, description = "The import", body = Import),
-        (status = 404, description = "There is no such import", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such import"),
     )
 )]
 async fn read(State(app): State<App>, actor: Actor, Path(id): Path<Uuid>) -> Result<Json<Import>, Problem> {

@@ -157,11 +157,9 @@ async fn list(
     responses(
         (status = 201, description = "Made", body = GroupBody,
          headers(("Location" = String, description = "Where the group is"), ("ETag" = String, description = "The version, in quotes"))),
-        (status = 409, description = "`group_exists`: the name is taken; `too_many_groups`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Larger than the limit", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid; `errors` says which and why, settings as `settings.KEY`",
-         body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`group_exists`: the name is taken; `too_many_groups`"),
+        (status = 413, description = "Larger than the limit"),
+        (status = 422, description = "A field is not valid; `errors` says which and why, settings as `settings.KEY`"),
     )
 )]
 async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) -> Result<Response, Problem> {
@@ -175,7 +173,7 @@ async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) ->
     responses(
         (status = 200, description = "The group", body = GroupBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such group", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such group"),
     )
 )]
 async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) -> Result<Response, Problem> {
@@ -194,13 +192,10 @@ async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) ->
         (status = 200, description = "The group as it is now", body = GroupBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
         (status = 201, description = "Made", body = GroupBody),
-        (status = 409, description = "`too_many_groups`; `group_changed`: others keep changing it", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Larger than the limit", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid; `errors` says which and why, settings as `settings.KEY`",
-         body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`too_many_groups`; `group_changed`: others keep changing it"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 413, description = "Larger than the limit"),
+        (status = 422, description = "A field is not valid; `errors` says which and why, settings as `settings.KEY`"),
     )
 )]
 async fn put(
@@ -233,14 +228,11 @@ async fn put(
     responses(
         (status = 200, description = "The group as it is now", body = GroupBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such group", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`group_changed`: others keep changing it", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Larger than the limit", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid; `errors` says which and why, settings as `settings.KEY`",
-         body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such group"),
+        (status = 409, description = "`group_changed`: others keep changing it"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 413, description = "Larger than the limit"),
+        (status = 422, description = "A field is not valid; `errors` says which and why, settings as `settings.KEY`"),
     )
 )]
 async fn patch(
@@ -268,9 +260,8 @@ async fn patch(
     ),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 404, description = "There is no such group", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such group"),
+        (status = 412, description = "Another version is current: `current_version`"),
     )
 )]
 async fn delete(
@@ -290,7 +281,7 @@ async fn delete(
     params(("name" = String, Path, description = "The group's name", example = "oslo"), PageQuery),
     responses(
         (status = 200, description = "A page of devices", body = Page<DeviceBody>),
-        (status = 404, description = "There is no such group", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such group"),
     )
 )]
 async fn devices(

@@ -41,7 +41,7 @@ async fn alive() -> Json<Health> {
     get, path = "/readyz", tag = "server", security(()),
     responses(
         (status = 200, description = "It can", body = Health),
-        (status = 503, description = "It can't; `errors` says which part", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "It can't; `errors` says which part"),
     )
 )]
 async fn ready(State(context): State<Context>) -> Result<Json<Health>, Problem> {

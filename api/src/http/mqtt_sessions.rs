@@ -142,8 +142,7 @@ fn began(cursor: &str) -> Option<Began> {
     get, path = "/sessions", tag = "sessions", security(("bearer" = ["devices:read"])), params(ListQuery),
     responses(
         (status = 200, description = "A page of sessions", body = Page<MqttSession>),
-        (status = 422, description = "A parameter is unknown or not valid", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is unknown or not valid"),
     )
 )]
 async fn list(
@@ -174,8 +173,7 @@ async fn list(
     params(("id" = Uuid, Path, description = "The session's id")),
     responses(
         (status = 200, description = "The session", body = MqttSession),
-        (status = 404, description = "There is no such live session", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such live session"),
     )
 )]
 async fn read(
@@ -195,8 +193,7 @@ async fn read(
     params(("id" = Uuid, Path, description = "The session's id")),
     responses(
         (status = 204, description = "It has ended"),
-        (status = 404, description = "There is no such live session", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such live session"),
     )
 )]
 async fn end(State(app): State<App>, actor: Actor, Path(id): Path<Uuid>) -> Result<StatusCode, Problem> {

@@ -125,11 +125,9 @@ async fn methods(State(app): State<App>) -> Json<Methods> {
     get, path = "/session/oidc", tag = "people", security(()), params(Begin),
     responses(
         (status = 303, description = "To the provider"),
-        (status = 409, description = "`oidc_off`: no provider is configured", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "`return_to` is no path of this server", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 503, description = "`provider_unavailable`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`oidc_off`: no provider is configured"),
+        (status = 422, description = "`return_to` is no path of this server"),
+        (status = 503, description = "`provider_unavailable`"),
     )
 )]
 async fn depart(State(app): State<App>, here: Here, Query(begin): Query<Begin>) -> Result<Response, Problem> {
@@ -145,10 +143,9 @@ async fn depart(State(app): State<App>, here: Here, Query(begin): Query<Begin>) 
         (status = 303, description = "Signed in; on to `return_to`"),
         (status = 403, description = "`oidc_state`: not begun in this browser, or too late; `oidc_denied`; `oidc_code`; \
          `oidc_token`: the ID token doesn't hold; `oidc_no_role`; `oidc_unknown`; `oidc_no_name`; `oidc_name_taken`; \
-         `account_disabled`", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`oidc_off`; `last_administrator`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 503, description = "`provider_unavailable`", body = Problem, content_type = "application/problem+json"),
+         `account_disabled`"),
+        (status = 409, description = "`oidc_off`; `last_administrator`"),
+        (status = 503, description = "`provider_unavailable`"),
     )
 )]
 async fn arrive(State(app): State<App>, here: Here, Query(back): Query<Back>) -> Result<Response, Problem> {

@@ -5,8 +5,8 @@ use bytes::Bytes;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        self, Ref,
-        content::ContentBuilder,
+        self, Ref, RefOr,
+        content::{Content, ContentBuilder},
         path::Operation,
         response::ResponseBuilder,
         security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme},
@@ -61,7 +61,8 @@ impl Modify for Security {
     }
 }
 
-/// Every operation may answer with a problem: said once, here.
+/// Every operation may answer with a problem: said once, here. So an error's response in a handler's documentation is a
+/// status and a description, and only one with another body says which.
 pub(super) fn with_problems(mut document: openapi::OpenApi) -> openapi::OpenApi {
     for item in document.paths.paths.values_mut() {
         let operations: [&mut Option<Operation>; 5] = [
@@ -83,20 +84,31 @@ pub(super) fn with_problems(mut document: openapi::OpenApi) -> openapi::OpenApi 
                     requirements.push(session);
                 }
             }
-            let problem = Ref::from_schema_name("Problem");
-            let content = ContentBuilder::new().schema(Some(problem)).build();
-            let response = ResponseBuilder::new()
+            let responses = &mut operation.responses.responses;
+            for (status, response) in responses.iter_mut() {
+                if let RefOr::T(response) = response
+                    && response.content.is_empty()
+                    && status.starts_with(['4', '5'])
+                {
+                    response.content.insert(PROBLEM_JSON.to_owned(), problem().into());
+                }
+            }
+            let any = ResponseBuilder::new()
                 .description("An error, told by `code`, `detail` and `errors`")
-                .content("application/problem+json", content)
+                .content(PROBLEM_JSON, problem())
                 .build();
-            operation
-                .responses
-                .responses
-                .entry("default".to_owned())
-                .or_insert(response.into());
+            responses.entry("default".to_owned()).or_insert(any.into());
         }
     }
     document
+}
+
+/// RFC 9457, section 3.
+const PROBLEM_JSON: &str = "application/problem+json";
+
+fn problem() -> Content {
+    let schema = Ref::from_schema_name("Problem");
+    ContentBuilder::new().schema(Some(schema)).build()
 }
 
 /// Serves the document, rendered once.

@@ -52,7 +52,7 @@ struct Owners {
     params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
     responses(
         (status = 200, description = "Its owners", body = Owners),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device"),
     )
 )]
 async fn list(
@@ -75,8 +75,7 @@ async fn list(
     ),
     responses(
         (status = 204, description = "They may"),
-        (status = 404, description = "There is no such device, or nobody of this name", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device, or nobody of this name"),
     )
 )]
 async fn share(
@@ -97,8 +96,7 @@ async fn share(
     ),
     responses(
         (status = 204, description = "They may no more"),
-        (status = 404, description = "There is no such device or share", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device or share"),
     )
 )]
 async fn unshare(
@@ -119,7 +117,7 @@ async fn unshare(
     params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
     responses(
         (status = 204, description = "It is nobody's"),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device"),
     )
 )]
 async fn unregister(

@@ -126,9 +126,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Sender {
     responses(
         (status = 200, description = "Signed in", body = Session),
         (status = 401, description = "Wrong name or password; `totp_required`: right, but a `code` is needed as well; \
-         `totp_invalid`: that is wrong or was used before", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many failures; see Retry-After", body = Problem,
-         content_type = "application/problem+json"),
+         `totp_invalid`: that is wrong or was used before"),
+        (status = 429, description = "Too many failures; see Retry-After"),
     )
 )]
 async fn sign_in(
@@ -166,7 +165,7 @@ async fn who(State(app): State<App>, actor: Actor, sender: Sender) -> Result<Jso
     patch, path = "/session", tag = "people", security(("session" = [])), request_body = AccountPatch,
     responses(
         (status = 200, description = "Who it is", body = Session),
-        (status = 422, description = "A field is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is not valid"),
     )
 )]
 async fn change(
@@ -184,10 +183,8 @@ async fn change(
     post, path = "/session/password", tag = "people", security(("session" = [])), request_body = NewPassword,
     responses(
         (status = 204, description = "Changed"),
-        (status = 422, description = "`current` is wrong, or `new` won't do", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 429, description = "Too many failures; see Retry-After", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 422, description = "`current` is wrong, or `new` won't do"),
+        (status = 429, description = "Too many failures; see Retry-After"),
     )
 )]
 async fn change_password(

@@ -57,8 +57,8 @@ struct TimelineQuery {
     params(("serial" = String, Path, description = "The device's serial"), TimelineQuery),
     responses(
         (status = 200, description = "A page of the timeline", body = Page<Item>),
-        (status = 404, description = "No such device", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such device"),
+        (status = 422, description = "A parameter is not valid"),
     )
 )]
 async fn timeline(

@@ -92,7 +92,7 @@ struct ListQuery {
     post, path = "/tokens", tag = "tokens", security(("bearer" = ["tokens:write"])), request_body = NewToken,
     responses(
         (status = 201, description = "Made; `token` is shown this once", body = Made),
-        (status = 422, description = "A field is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A field is not valid"),
     )
 )]
 async fn create(

@@ -69,8 +69,7 @@ struct Proof {
     post, path = "/session/totp", tag = "people", security(("session" = [])),
     responses(
         (status = 200, description = "What the authenticator needs to know, this once", body = Enrolment),
-        (status = 409, description = "`totp_enabled`; `no_password`", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 409, description = "`totp_enabled`; `no_password`"),
     )
 )]
 async fn enrol(State(app): State<App>, actor: Actor) -> Result<impl IntoResponse, Problem> {
@@ -93,10 +92,9 @@ async fn enrol(State(app): State<App>, actor: Actor) -> Result<impl IntoResponse
     post, path = "/session/totp/confirm", tag = "people", security(("session" = [])), request_body = Confirmation,
     responses(
         (status = 200, description = "Enabled, with ten recovery codes, this once", body = RecoveryCodes),
-        (status = 409, description = "`totp_not_begun`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`code` is wrong", body = Problem, content_type = "application/problem+json"),
-        (status = 429, description = "Too many wrong codes; see Retry-After", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 409, description = "`totp_not_begun`"),
+        (status = 422, description = "`code` is wrong"),
+        (status = 429, description = "Too many wrong codes; see Retry-After"),
     )
 )]
 async fn confirm(
@@ -114,11 +112,9 @@ async fn confirm(
     post, path = "/session/totp/disable", tag = "people", security(("session" = [])), request_body = Proof,
     responses(
         (status = 204, description = "Disabled"),
-        (status = 409, description = "`totp_disabled`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "`password` or `code` is wrong", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 429, description = "Too many failures; see Retry-After", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 409, description = "`totp_disabled`"),
+        (status = 422, description = "`password` or `code` is wrong"),
+        (status = 429, description = "Too many failures; see Retry-After"),
     )
 )]
 async fn disable(
@@ -136,8 +132,7 @@ async fn disable(
     params(("username" = String, Path, description = "Their name", example = "anna")),
     responses(
         (status = 204, description = "Gone"),
-        (status = 404, description = "There is nobody of this name, or they have none", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is nobody of this name, or they have none"),
     )
 )]
 async fn reset(

@@ -110,8 +110,8 @@ fn role(text: &str) -> Result<Role, Error> {
     post, path = "/users", tag = "people", security(("bearer" = ["admin"])), request_body = NewUser,
     responses(
         (status = 201, description = "Added", body = Body),
-        (status = 409, description = "`user_exists`", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`user_exists`"),
+        (status = 422, description = "A field is not valid"),
     )
 )]
 async fn create(
@@ -159,7 +159,7 @@ async fn list(
     params(("username" = String, Path, description = "Their name", example = "anna")),
     responses(
         (status = 200, description = "The person", body = Body),
-        (status = 404, description = "There is nobody of this name", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is nobody of this name"),
     )
 )]
 async fn read(
@@ -176,8 +176,8 @@ async fn read(
     params(("username" = String, Path, description = "Their name", example = "anna")),
     responses(
         (status = 200, description = "The person as they are now", body = Body),
-        (status = 404, description = "There is nobody of this name", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`last_administrator`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is nobody of this name"),
+        (status = 409, description = "`last_administrator`"),
     )
 )]
 async fn patch(
@@ -203,8 +203,8 @@ async fn patch(
     params(("username" = String, Path, description = "Their name", example = "anna")),
     responses(
         (status = 204, description = "Gone"),
-        (status = 404, description = "There is nobody of this name", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`last_administrator`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is nobody of this name"),
+        (status = 409, description = "`last_administrator`"),
     )
 )]
 async fn delete(

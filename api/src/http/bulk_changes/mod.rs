@@ -42,13 +42,11 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
     responses(
         (status = 202, description = "Begun", body = ChangeBody),
         (status = 200, description = "With `dry_run`: what it would do", body = DryRunBody),
-        (status = 400, description = "Not a JSON object, too deep, or with a key twice", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 409, description = "Too many changes run or are paused", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Larger than the limit", body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Not a JSON object, too deep, or with a key twice"),
+        (status = 409, description = "Too many changes run or are paused"),
+        (status = 413, description = "Larger than the limit"),
         (status = 422, description = "A field is not valid, the selection means no device or too many, or the patch is \
-         valid for none of them: `errors` says what and why", body = Problem, content_type = "application/problem+json"),
+         valid for none of them: `errors` says what and why"),
     )
 )]
 async fn begin(
@@ -100,7 +98,7 @@ async fn list(
     params(("id" = Uuid, Path, description = "The change's id")),
     responses(
         (status = 200, description = "The change", body = ChangeBody),
-        (status = 404, description = "There is no such change", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such change"),
     )
 )]
 async fn read(
@@ -131,8 +129,8 @@ struct DevicesQuery {
     params(("id" = Uuid, Path, description = "The change's id"), DevicesQuery),
     responses(
         (status = 200, description = "A page of devices", body = Page<DeviceBody>),
-        (status = 404, description = "There is no such change", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such change"),
+        (status = 422, description = "A parameter is not valid"),
     )
 )]
 async fn devices(
@@ -166,8 +164,8 @@ fn outcome(text: &str) -> Result<Outcome, Error> {
     params(("id" = Uuid, Path, description = "The change's id")),
     responses(
         (status = 200, description = "It is paused", body = ChangeBody),
-        (status = 404, description = "There is no such change", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended: `state`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such change"),
+        (status = 409, description = "It has ended: `state`"),
     )
 )]
 async fn pause(
@@ -185,8 +183,8 @@ async fn pause(
     params(("id" = Uuid, Path, description = "The change's id")),
     responses(
         (status = 200, description = "It goes on", body = ChangeBody),
-        (status = 404, description = "There is no such change", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended: `state`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such change"),
+        (status = 409, description = "It has ended: `state`"),
     )
 )]
 async fn resume(
@@ -204,8 +202,8 @@ async fn resume(
     params(("id" = Uuid, Path, description = "The change's id")),
     responses(
         (status = 200, description = "It is cancelled", body = ChangeBody),
-        (status = 404, description = "There is no such change", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It has ended otherwise: `state`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such change"),
+        (status = 409, description = "It has ended otherwise: `state`"),
     )
 )]
 async fn cancel(
@@ -226,9 +224,8 @@ async fn cancel(
     params(("id" = Uuid, Path, description = "The change's id")),
     responses(
         (status = 202, description = "It is being taken back, or was", body = ChangeBody),
-        (status = 404, description = "There is no such change", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "It runs: pause or cancel it first", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such change"),
+        (status = 409, description = "It runs: pause or cancel it first"),
     )
 )]
 async fn undo(

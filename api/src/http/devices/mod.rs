@@ -146,10 +146,8 @@ impl From<Device> for DeviceBody {
     responses(
         (status = 201, description = "Made; `credential.token` is shown this once", body = DeviceBody,
          headers(("Location" = String, description = "Where the device is"))),
-        (status = 409, description = "`device_exists`: the serial is taken", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid; `errors` says which and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 409, description = "`device_exists`: the serial is taken"),
+        (status = 422, description = "A field is not valid; `errors` says which and why"),
     )
 )]
 async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) -> Result<Response, Problem> {
@@ -171,8 +169,7 @@ async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) ->
     get, path = "/devices", tag = "devices", security(("bearer" = ["devices:read"])), params(list::ListQuery),
     responses(
         (status = 200, description = "A page of devices", body = Page<DeviceBody>),
-        (status = 422, description = "A parameter is unknown or not valid", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is unknown or not valid"),
     )
 )]
 async fn list(
@@ -200,7 +197,7 @@ async fn list(
     params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
     responses(
         (status = 200, description = "The device", body = DeviceBody),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device"),
     )
 )]
 async fn read(
@@ -223,9 +220,8 @@ async fn read(
     )),
     responses(
         (status = 200, description = "The device as it is now", body = DeviceBody),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid; `errors` says which and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device"),
+        (status = 422, description = "A field is not valid; `errors` says which and why"),
     )
 )]
 async fn patch(
@@ -245,7 +241,7 @@ async fn patch(
     params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device"),
     )
 )]
 async fn delete(

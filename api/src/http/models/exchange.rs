@@ -105,7 +105,7 @@ impl From<ModelChange> for ImportedModel {
     get, path = "/models/export", tag = "models", security(("bearer" = ["models:read"])), params(Which),
     responses(
         (status = 200, description = "The file", body = ModelFile),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such model"),
     )
 )]
 async fn export(
@@ -135,10 +135,8 @@ async fn export(
     request_body(content = ModelFile, content_type = "application/json"),
     responses(
         (status = 200, description = "What became of each model", body = Imported),
-        (status = 409, description = "Stored values break the new rules: `misfits` says which", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "Something in the file is wrong; `errors` says where and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 409, description = "Stored values break the new rules: `misfits` says which"),
+        (status = 422, description = "Something in the file is wrong; `errors` says where and why"),
     )
 )]
 async fn import(

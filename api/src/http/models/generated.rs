@@ -32,7 +32,7 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
         (status = 200, description = "The header", body = String, content_type = "text/x-c",
          headers(("ETag" = String, description = "A digest of the text"))),
         (status = 304, description = "It is the same as the one that is there"),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such model"),
     )
 )]
 async fn header_file(
@@ -56,7 +56,7 @@ async fn header_file(
         (status = 200, description = "An OpenAPI document with the component schemas", body = Object,
          headers(("ETag" = String, description = "A digest of the text"))),
         (status = 304, description = "It is the same as the one that is there"),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such model"),
     )
 )]
 async fn component(

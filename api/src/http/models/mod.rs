@@ -158,10 +158,8 @@ async fn list(
         (status = 201, description = "The model", body = ModelBody,
          headers(("ETag" = String, description = "The version, in quotes"),
                  ("Location" = String, description = "Where it is"))),
-        (status = 409, description = "There is one of this name already: `model_exists`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing, unknown or wrong; `errors` says which and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 409, description = "There is one of this name already: `model_exists`"),
+        (status = 422, description = "A field is missing, unknown or wrong; `errors` says which and why"),
     )
 )]
 async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) -> Result<Response, Problem> {
@@ -177,7 +175,7 @@ async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) ->
     responses(
         (status = 200, description = "The model", body = ModelBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such model"),
     )
 )]
 async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) -> Result<Response, Problem> {
@@ -200,13 +198,10 @@ async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) ->
     responses(
         (status = 200, description = "The model as it is now", body = ModelBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Stored values break the new rules: `misfits` says which", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "A field is missing, unknown or wrong; `errors` says which and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such model"),
+        (status = 409, description = "Stored values break the new rules: `misfits` says which"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 422, description = "A field is missing, unknown or wrong; `errors` says which and why"),
     )
 )]
 async fn replace(
@@ -244,13 +239,10 @@ async fn replace(
     responses(
         (status = 200, description = "The model as it is now", body = ModelBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Stored values break the new rules: `misfits` says which", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "A field is unknown or wrong; `errors` says which and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such model"),
+        (status = 409, description = "Stored values break the new rules: `misfits` says which"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 422, description = "A field is unknown or wrong; `errors` says which and why"),
     )
 )]
 async fn patch(
@@ -279,11 +271,9 @@ async fn patch(
     ),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "Devices, or serials of the factory, are of it: `model_in_use`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such model"),
+        (status = 409, description = "Devices, or serials of the factory, are of it: `model_in_use`"),
+        (status = 412, description = "Another version is current: `current_version`"),
     )
 )]
 async fn delete(

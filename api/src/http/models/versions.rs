@@ -72,7 +72,7 @@ impl VersionBody {
     params(("name" = String, Path, description = "The model's name", example = "home"), PageQuery),
     responses(
         (status = 200, description = "A page of versions", body = Page<VersionBody>),
-        (status = 404, description = "There is no such model", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such model"),
     )
 )]
 async fn list(
@@ -99,8 +99,7 @@ async fn list(
     ),
     responses(
         (status = 200, description = "The version", body = VersionBody),
-        (status = 404, description = "There is no such model or version", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such model or version"),
     )
 )]
 async fn read(

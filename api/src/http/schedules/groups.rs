@@ -30,8 +30,8 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
     params(("name" = String, Path, description = "The group's name", example = "oslo"), PageQuery),
     responses(
         (status = 200, description = "A page of schedules", body = Page<ScheduleBody>),
-        (status = 404, description = "There is no such group", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such group"),
+        (status = 422, description = "A parameter is not valid"),
     )
 )]
 async fn list(
@@ -59,15 +59,11 @@ async fn list(
         (status = 201, description = "The schedule", body = ScheduleBody, headers(
             ("ETag" = String, description = "Its version, in quotes"),
             ("Location" = String, description = "Where it is"))),
-        (status = 400, description = "Not a JSON object, too deep, or with a key twice", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 404, description = "There is no such group", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`schedule_exists`: the name is taken; `too_many_schedules`: there are as many as may be",
-         body = Problem, content_type = "application/problem+json"),
-        (status = 413, description = "Together with the others larger than a settings document", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "A field or a setting is not valid; `errors` says which and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 400, description = "Not a JSON object, too deep, or with a key twice"),
+        (status = 404, description = "There is no such group"),
+        (status = 409, description = "`schedule_exists`: the name is taken; `too_many_schedules`: there are as many as may be"),
+        (status = 413, description = "Together with the others larger than a settings document"),
+        (status = 422, description = "A field or a setting is not valid; `errors` says which and why"),
     )
 )]
 async fn create(
@@ -90,8 +86,8 @@ async fn create(
     params(("name" = String, Path, description = "The group's name", example = "oslo"), PreviewQuery),
     responses(
         (status = 200, description = "What will hold when, in order", body = Page<ScheduleItem>),
-        (status = 404, description = "There is no such group", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such group"),
+        (status = 422, description = "A parameter is not valid"),
     )
 )]
 async fn preview(
@@ -111,8 +107,7 @@ async fn preview(
     responses(
         (status = 200, description = "The schedule", body = ScheduleBody,
          headers(("ETag" = String, description = "Its version, in quotes"))),
-        (status = 404, description = "There is no such group or schedule", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such group or schedule"),
     )
 )]
 async fn read(
@@ -140,17 +135,12 @@ async fn read(
          headers(("ETag" = String, description = "Its version, in quotes"))),
         (status = 201, description = "It is new", body = ScheduleBody,
          headers(("ETag" = String, description = "Its version, in quotes"))),
-        (status = 400, description = "Not a JSON object, too deep, or with a key twice", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 404, description = "There is no such group", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`too_many_schedules`: there are as many as may be", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Together with the others larger than a settings document", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "A field or a setting is not valid; `errors` says which and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 400, description = "Not a JSON object, too deep, or with a key twice"),
+        (status = 404, description = "There is no such group"),
+        (status = 409, description = "`too_many_schedules`: there are as many as may be"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 413, description = "Together with the others larger than a settings document"),
+        (status = 422, description = "A field or a setting is not valid; `errors` says which and why"),
     )
 )]
 async fn put(
@@ -189,16 +179,11 @@ async fn put(
     responses(
         (status = 200, description = "The schedule as it is now", body = ScheduleBody,
          headers(("ETag" = String, description = "Its version, in quotes"))),
-        (status = 400, description = "Not a JSON object, too deep, or with a key twice", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 404, description = "There is no such group or schedule", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Together with the others larger than a settings document", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "A field or a setting is not valid; `errors` says which and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 400, description = "Not a JSON object, too deep, or with a key twice"),
+        (status = 404, description = "There is no such group or schedule"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 413, description = "Together with the others larger than a settings document"),
+        (status = 422, description = "A field or a setting is not valid; `errors` says which and why"),
     )
 )]
 async fn patch(
@@ -230,10 +215,8 @@ async fn patch(
     ),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 404, description = "There is no such group or schedule", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such group or schedule"),
+        (status = 412, description = "Another version is current: `current_version`"),
     )
 )]
 async fn delete(

@@ -100,7 +100,7 @@ fn answer(settings: Settings) -> Result<Response, Problem> {
     responses(
         (status = 200, description = "The settings as they stand", body = SettingsBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device"),
     )
 )]
 async fn read(State(app): State<App>, actor: Actor, Path(serial): Path<Serial>) -> Result<Response, Problem> {
@@ -125,14 +125,11 @@ async fn read(State(app): State<App>, actor: Actor, Path(serial): Path<Serial>) 
     responses(
         (status = 200, description = "The settings as they are now", body = SettingsBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 400, description = "Not a JSON object, too deep, or with a key twice", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Larger than the limit", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A key is unknown or its value breaks a rule; `errors` says which and why",
-         body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Not a JSON object, too deep, or with a key twice"),
+        (status = 404, description = "There is no such device"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 413, description = "Larger than the limit"),
+        (status = 422, description = "A key is unknown or its value breaks a rule; `errors` says which and why"),
     )
 )]
 async fn patch(
@@ -162,14 +159,11 @@ async fn patch(
     responses(
         (status = 200, description = "The settings as they are now", body = SettingsBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 400, description = "Not a JSON object, too deep, or with a key twice", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Larger than the limit", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A key is unknown or its value breaks a rule; `errors` says which and why",
-         body = Problem, content_type = "application/problem+json"),
+        (status = 400, description = "Not a JSON object, too deep, or with a key twice"),
+        (status = 404, description = "There is no such device"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 413, description = "Larger than the limit"),
+        (status = 422, description = "A key is unknown or its value breaks a rule; `errors` says which and why"),
     )
 )]
 async fn replace(

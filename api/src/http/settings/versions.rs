@@ -67,7 +67,7 @@ impl From<VersionStory> for VersionBody {
     params(("serial" = String, Path, description = "The device's serial", example = "HOME-1"), PageQuery),
     responses(
         (status = 200, description = "A page of versions", body = Page<VersionBody>),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device"),
     )
 )]
 async fn list(
@@ -95,8 +95,7 @@ async fn list(
     ),
     responses(
         (status = 200, description = "The version", body = VersionBody),
-        (status = 404, description = "There is no such device or version", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device or version"),
     )
 )]
 async fn read(
@@ -125,12 +124,9 @@ async fn read(
     responses(
         (status = 200, description = "The settings as they are now", body = super::SettingsBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such device or version", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "The model no longer takes these settings; `errors` says which and why",
-         body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device or version"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 422, description = "The model no longer takes these settings; `errors` says which and why"),
     )
 )]
 async fn revert(
