@@ -159,6 +159,14 @@ impl Call {
         EventReader::new(self.what, response)
     }
 
+    /// The answer as it comes, its body unread.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn unread(self) -> reqwest::Response {
+        within(&self.what, self.request.send()).await.expect("an answer")
+    }
+
     /// The answer, or `None` when the connection could not be made or broke.
     pub async fn attempt(self) -> Option<Answer> {
         let response = within(&self.what, self.request.send()).await.ok()?;

@@ -245,6 +245,11 @@ impl Child {
         self.ready().await;
     }
 
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.child.id().expect("a running process")
+    }
+
     /// Tells it to read its certificates again.
     pub fn hang_up(&self) {
         self.process.signal(Signal::SIGHUP);

@@ -97,6 +97,8 @@ pub struct Parts {
     pub schedule_limits: crate::config::Schedules,
     /// Takes telemetry to the database.
     pub ingest: Ingest,
+    /// What reading telemetry needs beside the database.
+    pub reading: telemetry::Readers,
     /// Takes who is connected to the database.
     pub presence: PresenceBook,
     /// Tells those who listen what happens.

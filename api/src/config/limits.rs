@@ -67,6 +67,10 @@ pub struct Telemetry {
     /// How long samples are kept.
     #[serde(deserialize_with = "units::duration")]
     pub retention: Duration,
+    /// The most points of an answer that is worked out as a whole.
+    pub max_points: usize,
+    /// Streams of history at once.
+    pub max_exports: usize,
 }
 
 /// Limits of the timeline of devices.
@@ -135,6 +139,8 @@ impl Telemetry {
         positive("telemetry.batch_rows", self.batch_rows)?;
         positive("telemetry.writers", self.writers)?;
         days("telemetry.retention", self.retention)?;
+        positive("telemetry.max_points", self.max_points)?;
+        positive("telemetry.max_exports", self.max_exports)?;
         if self.max_queue < self.max_batch {
             return Err(Invalid::new(
                 "telemetry.max_queue",

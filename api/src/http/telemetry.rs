@@ -1,24 +1,30 @@
 //! `/devices/{serial}/telemetry`.
 
+mod encode;
+mod format;
 mod query;
+mod stream;
 
-use axum::extract::State;
-use chrono::{DateTime, Utc};
-use serde::Serialize;
-use setpoint_model::{
-    Serial,
-    telemetry::{MetricList, Value},
+use axum::{
+    extract::State,
+    http::{HeaderMap, HeaderValue, header},
+    response::{IntoResponse, Response},
 };
-use setpoint_store::telemetry::{Position, Reading};
+use serde::Serialize;
+use setpoint_model::Serial;
+use setpoint_store::telemetry::Reading;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Context, DeviceActor, Json, Page, Path, Payload, Problem, Query};
 use crate::app::{
     Actor, App,
-    telemetry::{self, Report},
+    telemetry::{Pages, Report},
 };
 
-use query::{Cursor, HistoryQuery, Wanted};
+use encode::Item;
+use format::Format;
+use query::{HistoryQuery, Wanted};
+use stream::Streamed;
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
@@ -26,26 +32,13 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(latest))
 }
 
-/// One value of one metric.
-#[derive(Debug, Serialize, utoipa::ToSchema)]
-#[schema(as = TelemetryItem)]
-struct Item {
-    /// When it was taken, or the beginning of its bucket.
-    at: DateTime<Utc>,
-    /// The metric.
-    #[schema(example = "temperature")]
-    metric: String,
-    /// A number, a boolean or a text.
-    #[schema(value_type = serde_json::Value, example = 21.5)]
-    value: Value<'static>,
-}
-
 impl From<Reading> for Item {
     fn from(reading: Reading) -> Self {
         Self {
             at: reading.at,
-            metric: reading.metric,
-            value: reading.value,
+            serial: None,
+            metric: reading.metric.into(),
+            value: Some(reading.value),
         }
     }
 }
@@ -99,50 +92,59 @@ impl From<Report> for Stored {
     }
 }
 
-/// Reads a device's history, oldest first.
+/// Reads a device's history, oldest first: JSON in pages, CSV and NDJSON as streams of the whole range.
+///
+/// A stream that breaks off without its end (the connection is cut) is not the whole.
 #[utoipa::path(
     get, path = "/devices/{serial}/telemetry", tag = "telemetry",
     security(("bearer" = ["telemetry:read"])),
     params(("serial" = String, Path, description = "The device's serial"), HistoryQuery),
     responses(
-        (status = 200, description = "A page of history", body = Page<Item>),
+        (status = 200, description = "A page of history; as CSV or NDJSON, all of it", content(
+            (Page<Item> = "application/json"),
+            (String = "text/csv", example = "at,metric,value\r\n2026-01-01T12:00:00Z,temperature,21.5\r\n"),
+            (Item = "application/x-ndjson"),
+        )),
         (status = 404, description = "No such device", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 406, description = "There is no format that the client accepts", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is not valid, or it would be too many points", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Too many streams are open", body = Problem, content_type = "application/problem+json"),
     )
 )]
 async fn history(
-    State(app): State<App>,
+    State(context): State<Context>,
     actor: Actor,
     Path(serial): Path<Serial>,
     Query(query): Query<HistoryQuery>,
-) -> Result<Json<Page<Item>>, Problem> {
-    let wanted = Wanted::parse(&query, app.clock.now())?;
-    let readings = app
-        .telemetry(
-            &actor,
-            &serial,
-            telemetry::Query {
-                metrics: wanted.metrics.as_ref().map(MetricList::as_slice),
-                from: wanted.cursor.from,
-                to: wanted.cursor.to,
-                buckets: wanted.buckets,
-                after: wanted.cursor.after,
-                limit: wanted.limit + 1,
-            },
-        )
-        .await?;
-    let cursor = |last: &Reading| {
-        let after = Some(Position {
-            at: last.at,
-            metric_id: last.metric_id,
-        });
-        Cursor {
-            after,
-            ..wanted.cursor
-        }
-        .to_string()
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let app = &context.app;
+    let format = Format::wanted(query.format.as_deref(), &headers)?;
+    let wanted = Wanted::parse(&query.asked(), format, app.clock.now())?;
+    if format == Format::Json {
+        let pages = app.telemetry(&actor, &serial, wanted.query.clone()).await?;
+        return page(pages, &wanted).await;
+    }
+    let limit = wanted.limit;
+    let export = app.export_telemetry(&actor, &serial, wanted.query, limit).await?;
+    let streamed = Streamed {
+        export,
+        format,
+        serials: false,
+        name: serial.to_string(),
+        stopping: context.stopping.clone(),
     };
-    Ok(Json(Page::of(readings, wanted.limit, cursor).map(Item::from)))
+    streamed.answer().await
+}
+
+/// The page that is wanted.
+async fn page(mut pages: Pages, wanted: &Wanted) -> Result<Response, Problem> {
+    let limit = wanted.page_limit();
+    // One more, to see whether there is a next page.
+    let points = pages.next(limit.saturating_add(1)).await?;
+    let page = Page::of(points, limit, |last| wanted.cursor(last)).map(Item::from);
+    let vary = [(header::VARY, HeaderValue::from_static("accept"))];
+    Ok((vary, Json(page)).into_response())
 }
 
 /// Reads the newest value of each metric that a device has sent.

@@ -23,7 +23,7 @@ use crate::{
         sealing::ServerKey,
         sessions::SignIn,
         settings::{Acknowledgement, Engine},
-        telemetry::Batch,
+        telemetry::{Batch, Readers},
         tokens::Tokens,
     },
     config::Config,
@@ -61,6 +61,7 @@ pub(super) fn app(
         &config.telemetry,
         registry,
     );
+    let reading = Readers::new(&config.telemetry, registry);
     let presence = PresenceBook::new(Uuid::new_v4(), config.timeline.last_seen_every);
     let (audit, refusals) = AuditLog::new(registry);
     let enrolment = Rules {
@@ -88,6 +89,7 @@ pub(super) fn app(
         settings,
         schedule_limits: config.schedules.clone(),
         ingest,
+        reading,
         presence,
         events,
         timeline,

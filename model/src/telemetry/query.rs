@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::is_metric_name;
@@ -11,6 +12,9 @@ const MAX_METRICS: usize = 64;
 
 /// The longest bucket, in seconds: 366 days.
 const MAX_BUCKET_SECONDS: u32 = 366 * 86_400;
+
+/// Monday, 2001-01-01T00:00:00Z, in microseconds since 1970: where a bucket of any width begins.
+const ORIGIN_MICROS: i64 = 978_307_200_000_000;
 
 /// The width of a bucket of history: `30s`, `5m`, `1h`, `1d`, `1w`; one second to 366 days.
 ///
@@ -29,31 +33,60 @@ impl Bucket {
     pub fn seconds(self) -> u32 {
         self.0
     }
+
+    /// The width.
+    pub fn width(self) -> TimeDelta {
+        TimeDelta::seconds(i64::from(self.0))
+    }
+
+    /// The beginning of the bucket that holds `at`.
+    pub fn begin(self, at: DateTime<Utc>) -> DateTime<Utc> {
+        let width = i64::from(self.0) * 1_000_000;
+        let micros = at.timestamp_micros();
+        let into = micros.wrapping_sub(ORIGIN_MICROS).rem_euclid(width);
+        DateTime::from_timestamp_micros(micros.saturating_sub(into)).unwrap_or(at)
+    }
+
+    /// How many buckets have a part between `from` and the time before `to`.
+    pub fn count(self, from: DateTime<Utc>, to: DateTime<Utc>) -> u64 {
+        if from >= to {
+            return 0;
+        }
+        let width = u64::from(self.0) * 1_000_000;
+        let micros = to
+            .timestamp_micros()
+            .abs_diff(self.begin(from).timestamp_micros());
+        micros.div_ceil(width)
+    }
 }
 
 impl FromStr for Bucket {
     type Err = InvalidBucket;
 
     fn from_str(text: &str) -> Result<Self, InvalidBucket> {
-        let unit = text.chars().next_back().ok_or(InvalidBucket)?;
-        let seconds: u32 = match unit {
-            's' => 1,
-            'm' => 60,
-            'h' => 3_600,
-            'd' => 86_400,
-            'w' => 7 * 86_400,
-            _ => return Err(InvalidBucket),
-        };
-        let count = text.strip_suffix(unit).ok_or(InvalidBucket)?;
-        if !count.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(InvalidBucket);
-        }
-        let count: u32 = count.parse().map_err(|_| InvalidBucket)?;
-        match count.checked_mul(seconds) {
+        match seconds(text) {
             Some(width @ 1..=MAX_BUCKET_SECONDS) => Ok(Self(width)),
             _ => Err(InvalidBucket),
         }
     }
+}
+
+/// The seconds of a whole number with `s`, `m`, `h`, `d` or `w`.
+pub(super) fn seconds(text: &str) -> Option<u32> {
+    let unit = text.chars().next_back()?;
+    let seconds: u32 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        'w' => 7 * 86_400,
+        _ => return None,
+    };
+    let count = text.strip_suffix(unit)?;
+    if !count.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    count.parse::<u32>().ok()?.checked_mul(seconds)
 }
 
 /// How the samples of one bucket become one value. Booleans count as 0 and 1; texts have `count` and `last` only.
@@ -148,5 +181,50 @@ impl FromStr for MetricList {
             }
         }
         Ok(Self(names))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> DateTime<Utc> {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn buckets_begin_where_the_database_says() {
+        for (bucket, inside, begin) in [
+            ("5m", "2026-03-01T12:04:59.999999Z", "2026-03-01T12:00:00Z"),
+            ("5m", "2026-03-01T12:05:00Z", "2026-03-01T12:05:00Z"),
+            ("1d", "2026-03-01T12:00:00Z", "2026-03-01T00:00:00Z"),
+            ("1w", "2026-03-01T12:00:00Z", "2026-02-23T00:00:00Z"),
+            ("1d", "1999-12-31T23:00:00Z", "1999-12-31T00:00:00Z"),
+        ] {
+            let bucket: Bucket = bucket.parse().unwrap();
+            assert_eq!(bucket.begin(at(inside)), at(begin), "{inside}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_counts_when_any_part_of_it_is_asked_for() {
+        let hour: Bucket = "1h".parse().unwrap();
+        let noon = at("2026-03-01T12:00:00Z");
+        for (minutes, count) in [(-60, 0), (0, 0), (1, 1), (60, 1), (61, 2), (90, 2), (1440, 24)] {
+            assert_eq!(
+                hour.count(noon, noon + TimeDelta::minutes(minutes)),
+                count,
+                "{minutes}"
+            );
+        }
+        let half = noon + TimeDelta::minutes(30);
+        assert_eq!(hour.count(half, half + TimeDelta::hours(1)), 2);
+        let all = at("0000-01-01T00:00:00Z");
+        assert_eq!(
+            "1s".parse::<Bucket>()
+                .unwrap()
+                .count(all, at("9999-12-31T23:59:59Z")),
+            315_569_519_999
+        );
     }
 }

@@ -2,40 +2,24 @@
 
 mod catalog;
 mod error;
+mod export;
+mod grid;
 mod ingest;
 mod metrics;
 mod queue;
+mod read;
 
-use chrono::{DateTime, Utc};
-use setpoint_model::{
-    DeviceId, Serial,
-    telemetry::{Aggregate, Bucket},
-};
-use setpoint_store::telemetry::{History, Latest, Position, Reading};
+use setpoint_model::{DeviceId, Serial};
+use setpoint_store::telemetry::{Latest, Reading};
 
 use super::{Actor, App, Error, Principal, policy::Action};
 
 pub use error::IngestError;
+pub use export::Export;
 pub use ingest::{Ingest, Report};
 pub use metrics::Metrics;
 pub use queue::{Batch, NotStored, Receipt};
-
-/// Which part of a device's history is wanted.
-#[derive(Debug, Clone)]
-pub struct Query<'a> {
-    /// The metrics by name; `None` for all.
-    pub metrics: Option<&'a [String]>,
-    /// The earliest time.
-    pub from: DateTime<Utc>,
-    /// The first time that is too late.
-    pub to: DateTime<Utc>,
-    /// In buckets of this width, each brought down to one value; `None` for the samples as they came.
-    pub buckets: Option<(Bucket, Aggregate)>,
-    /// Where the page before ended.
-    pub after: Option<Position>,
-    /// The most readings wanted.
-    pub limit: i64,
-}
+pub use read::{Buckets, Pages, Place, Point, Query, Readers};
 
 impl App {
     /// Stores telemetry for a device, on its own behalf or on that of a holder of `telemetry:write`.
@@ -74,39 +58,6 @@ impl App {
             });
         }
         Ok(report)
-    }
-
-    /// A device's history, oldest first.
-    ///
-    /// # Errors
-    /// [`Error::Forbidden`] without `telemetry:read`, [`Error::NotFound`] for an unknown device.
-    pub async fn telemetry(
-        &self,
-        actor: &Actor,
-        serial: &Serial,
-        query: Query<'_>,
-    ) -> Result<Vec<Reading>, Error> {
-        let device_id = self.readable_device(actor, serial).await?;
-        let Query {
-            metrics,
-            from,
-            to,
-            buckets,
-            after,
-            limit,
-        } = query;
-        let history = History {
-            device_id,
-            metrics,
-            from,
-            to,
-            after,
-            limit,
-        };
-        Ok(match buckets {
-            Some((bucket, aggregate)) => self.store.telemetry_buckets(&history, bucket, aggregate).await?,
-            None => self.store.telemetry(&history).await?,
-        })
     }
 
     /// The newest sample of each metric that a device has, by name.

@@ -35,6 +35,8 @@ fn telemetry_config() -> config::Telemetry {
         writers: 2,
         max_queue: 64_000,
         max_clock_skew: Duration::from_secs(300),
+        max_points: 1_000,
+        max_exports: 10,
         retention: Duration::from_secs(365 * 86_400),
     }
 }
