@@ -13,6 +13,7 @@
 mod access;
 mod account;
 mod acks;
+mod activate_page;
 mod audit;
 mod authorization;
 mod bad_settings;

@@ -147,3 +147,28 @@ async fn it_is_read_in_pages_and_exported() {
         server.api().get(&format!("/audit?{query}")).await.invalid();
     }
 }
+
+#[tokio::test]
+async fn postgres_takes_nothing_of_it_back() {
+    let server = Harness::start().await;
+    server.device("A").await;
+    let before = entries(&server, "").await;
+    for statement in [
+        "update audit set actor = 'nobody'",
+        "update audit set outcome = outcome where false or id = 1",
+        "delete from audit",
+        "delete from audit where action = 'device.create'",
+        "truncate audit",
+        "truncate audit cascade",
+    ] {
+        server
+            .sql(&format!(
+                "do $$ begin
+                     begin {statement}; exception when insufficient_privilege then return; end;
+                     raise exception 'was allowed';
+                 end $$"
+            ))
+            .await;
+    }
+    assert_eq!(entries(&server, "").await, before);
+}

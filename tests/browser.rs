@@ -1,7 +1,8 @@
 //! A device in a browser: mqtt.js over WebSocket, in a headless Chromium.
 
-mod chromium;
+pub(crate) mod chromium;
 mod site;
+pub(crate) mod tab;
 
 use serde_json::json;
 use setpoint_tests::{Device, Harness, Version, eventually, harness::mqtt::VERSIONS};

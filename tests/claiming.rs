@@ -29,7 +29,7 @@ pub(crate) async fn ask(server: &Harness, serial: &str) -> Value {
 }
 
 /// A device polls.
-async fn poll(server: &Harness, codes: &Value) -> Answer {
+pub(crate) async fn poll(server: &Harness, codes: &Value) -> Answer {
     let code = codes["device_code"].as_str().unwrap();
     let grant = GRANT.replace(':', "%3A");
     form(

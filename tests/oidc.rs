@@ -25,7 +25,7 @@ fn anna(groups: &[&str]) -> Value {
     })
 }
 
-fn setup(provider: &Provider) -> Setup {
+pub(crate) fn setup(provider: &Provider) -> Setup {
     Harness::setup()
         .with("sign_in.oidc.issuer", provider.issuer())
         .with("sign_in.oidc.client_id", CLIENT_ID)

@@ -12,14 +12,11 @@ async fn each_status_has_its_problem() {
     api.post("/devices").body("{").await.problem(400, "malformed");
     let anonymous = api.anonymous().get("/devices").await;
     anonymous.problem(401, "unauthenticated");
-    assert!(
-        anonymous.header("www-authenticate").starts_with("Bearer"),
-        "{anonymous:?}"
-    );
-    api.with_token("spt_wrong")
-        .get("/devices")
-        .await
-        .problem(401, "unauthenticated");
+    // RFC 6750, section 3.1: no error where nothing was presented.
+    assert_eq!(anonymous.header("www-authenticate"), "Bearer");
+    let wrong = api.with_token("spt_wrong").get("/devices").await;
+    wrong.problem(401, "unauthenticated");
+    assert_eq!(wrong.header("www-authenticate"), "Bearer error=\"invalid_token\"");
     api.anonymous()
         .get("/devices")
         .header("authorization", "Bearer")
@@ -31,7 +28,12 @@ async fn each_status_has_its_problem() {
         .await
         .problem(401, "unauthenticated");
     let reader = api.scoped(&["devices:read"]).await;
-    let forbidden = reader.delete("/devices/HOME-1").await.problem(403, "forbidden");
+    let refused = reader.delete("/devices/HOME-1").await;
+    let forbidden = refused.problem(403, "forbidden");
+    assert_eq!(
+        refused.header("www-authenticate"),
+        "Bearer error=\"insufficient_scope\", scope=\"devices:write\""
+    );
     assert!(
         forbidden["detail"].as_str().unwrap().contains("devices:write"),
         "{forbidden}"
@@ -108,7 +110,6 @@ async fn a_request_that_takes_too_long_is_answered_503() {
         .with("http.request_timeout", "200ms")
         .start()
         .await;
-    server.device("HOME-1").await;
     server.gate().stall();
     let waiting = server.api().get("/devices").await;
     waiting.problem(503, "unavailable");
@@ -122,6 +123,10 @@ async fn answers_have_security_headers() {
     let server = Harness::start().await;
     let answer = server.api().get("/devices").await;
     assert_eq!(answer.header("x-content-type-options"), "nosniff");
+    assert_eq!(answer.header("x-frame-options"), "DENY");
+    for name in ["cross-origin-opener-policy", "cross-origin-resource-policy"] {
+        assert_eq!(answer.header(name), "same-origin", "{name}");
+    }
     assert_eq!(answer.header("cache-control"), "no-store");
     assert!(answer.header("content-type").starts_with("application/json"));
 }

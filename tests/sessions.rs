@@ -136,6 +136,12 @@ async fn a_session_changes_nothing_without_its_csrf_token() {
     let credentials = json!({"username": "anna", "password": PASSWORD});
     let other_site = api.post("/session").header("sec-fetch-site", "cross-site");
     other_site.json(&credentials).await.problem(403, "csrf");
+    // Where a browser doesn't say that, its `Origin` does.
+    let from = |origin: &str| api.post("/session").header("origin", origin).json(&credentials);
+    for origin in ["https://evil.example", "null", "http://127.0.0.1:1", ""] {
+        from(origin).await.problem(403, "csrf");
+    }
+    from(api.server()).await.expect(200);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use chrono::{TimeDelta, Utc};
 use serde_json::{Value, json};
 use setpoint_model::{Clock as _, SystemClock};
-use setpoint_tests::{Harness, Version, eventually};
+use setpoint_tests::{Api, Harness, Version, eventually};
 
 #[tokio::test]
 async fn a_token_is_shown_once() {
@@ -43,6 +43,32 @@ async fn a_token_never_may_more_than_its_maker() {
             let body = json!({"name": "more", "scopes": wanted});
             maker.post("/tokens").json(&body).await.problem(403, "forbidden");
         }
+    }
+}
+
+#[tokio::test]
+async fn what_a_token_makes_ends_no_later_than_it_does() {
+    let server = Harness::start().await;
+    let make = async |maker: &Api, end: Value| {
+        let body = json!({"name": "x", "scopes": ["devices:read", "tokens:write"], "expires_at": end});
+        maker.post("/tokens").json(&body).await
+    };
+    let end = json!("2100-01-01T00:00:00Z");
+    let maker = make(server.api(), end.clone()).await.expect(201);
+    let maker = server.api().with_token(maker["token"].as_str().unwrap());
+    for later in ["2100-01-01T00:00:01Z", "2101-01-01T00:00:00Z"] {
+        let errors = make(&maker, json!(later)).await.invalid();
+        let message = "no later than that of the token it is made with: 2100-01-01T00:00:00Z";
+        assert_eq!(errors, json!({"expires_at": message}));
+    }
+    let sooner = json!("2099-01-01T00:00:00Z");
+    for (asked, given) in [
+        (Value::Null, &end),
+        (end.clone(), &end),
+        (sooner.clone(), &sooner),
+    ] {
+        let made = make(&maker, asked).await.expect(201);
+        assert_eq!(&made["expires_at"], given, "{made}");
     }
 }
 

@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
 /// A browser with one page. It and all its helpers are killed when it is dropped.
-pub(super) struct Chromium {
+pub(crate) struct Chromium {
     child: Child,
     profile: TempDir,
 }
@@ -29,7 +29,7 @@ fn program() -> PathBuf {
 
 impl Chromium {
     /// Opens a page.
-    pub(super) fn open(address: &str) -> Self {
+    pub(crate) fn open(address: &str) -> Self {
         let profile = tempfile::tempdir().unwrap();
         let log = std::fs::File::create(profile.path().join("log")).unwrap();
         let child = Command::new(program())
@@ -50,6 +50,8 @@ impl Chromium {
                 "--disable-sync",
                 "--no-proxy-server",
             ])
+            // For whoever drives it: a port of its own, told in a file.
+            .arg("--remote-debugging-port=0")
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .arg(address)
             .env("HOME", profile.path())
@@ -63,8 +65,14 @@ impl Chromium {
         Self { child, profile }
     }
 
+    /// Where it can be driven, once it is up.
+    pub(crate) fn debugging_port(&self) -> Option<u16> {
+        let told = std::fs::read_to_string(self.profile.path().join("DevToolsActivePort")).ok()?;
+        told.lines().next()?.parse().ok()
+    }
+
     /// What it complained about.
-    pub(super) fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.profile.path().join("log")).unwrap_or_default()
     }
 }

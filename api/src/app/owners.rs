@@ -108,7 +108,9 @@ impl App {
             .await?;
         let first = self.first_settings(&mut next, at).await?;
         let layered = next.is_layered();
-        next.commit(&first, None, &actor.label()).await?;
+        // The next owner reads its history, and need not know who had it before.
+        let by = Actor::system("unregister").label();
+        next.commit(&first, None, &by).await?;
         if layered {
             self.hints.layers.everything();
         }

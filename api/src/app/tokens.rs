@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use setpoint_model::{
     Clock, Role, Scope,
     credential::{API_TOKEN_PREFIX, Secret, SecretHash},
@@ -157,7 +157,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Forbidden`] without `tokens:write` or for a scope that the actor lacks; [`Error::Invalid`] for an empty
-    /// or long name, no scopes, or an end in the past.
+    /// or long name, no scopes, an end in the past, or one after that of the token it is made with.
     pub async fn create_token(&self, actor: &Actor, new: NewToken) -> Result<(ApiToken, Secret), Error> {
         self.authorize(actor, Action::ManageTokens)?;
         create_token(&self.store, &*self.clock, actor, new).await
@@ -251,6 +251,14 @@ pub async fn create_token(
     if new.expires_at.is_some_and(|end| end <= now) {
         return Err(Error::invalid("expires_at", "must be in the future"));
     }
+    let expires_at = match (new.expires_at, end_of(store, actor).await?) {
+        (Some(end), Some(latest)) if end > latest => {
+            let latest = latest.to_rfc3339_opts(SecondsFormat::Secs, true);
+            let message = format!("no later than that of the token it is made with: {latest}");
+            return Err(Error::invalid("expires_at", message));
+        }
+        (end, latest) => end.or(latest),
+    };
     let mut scopes = new.scopes;
     scopes.sort_unstable();
     scopes.dedup();
@@ -263,7 +271,7 @@ pub async fn create_token(
         created_by,
         maker_role: created_by.map(|_| actor.role),
         created_at: now,
-        expires_at: new.expires_at,
+        expires_at,
         last_used_at: None,
     };
     let entry =
@@ -271,6 +279,14 @@ pub async fn create_token(
     store.insert_token(&token, &secret.hash(), &entry).await?;
     tracing::info!(token = %token.id, name = token.name, by = actor.label(), "API token made");
     Ok((token, secret))
+}
+
+/// When the token that the actor holds ends: what it makes ends with it.
+async fn end_of(store: &Store, actor: &Actor) -> Result<Option<DateTime<Utc>>, Error> {
+    match actor.principal {
+        Principal::Token { id, .. } => Ok(store.token(id).await?.and_then(|token| token.expires_at)),
+        Principal::User { .. } | Principal::Device(_) | Principal::System(_) => Ok(None),
+    }
 }
 
 /// What the audit log keeps of a token.

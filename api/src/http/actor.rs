@@ -27,7 +27,18 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let app = App::from_ref(state);
         let actor = match (credentials(&parts.headers), cookie::read(&parts.headers)) {
-            (Some(Credentials::Bearer(token)), _) => app.authenticate_token(token.as_bytes()).await?,
+            (Some(Credentials::Bearer(token)), _) => {
+                let actor = app.authenticate_token(token.as_bytes()).await;
+                actor.map_err(|error| {
+                    let unknown = matches!(error, Error::Unauthenticated);
+                    let problem = Problem::from(error);
+                    if unknown {
+                        problem.of_invalid_token()
+                    } else {
+                        problem
+                    }
+                })?
+            }
             (None, Some(cookie)) => {
                 let actor = app.authenticate_session(cookie.as_bytes()).await?;
                 check_csrf(parts, cookie)?;
@@ -92,15 +103,30 @@ fn check_csrf(parts: &Parts, cookie: &str) -> Result<(), Problem> {
     }
 }
 
-/// Refuses what a page of another site sends, for the one request that has no CSRF token yet.
+/// Refuses what a page of another site sends, for the one request that has no CSRF token yet. A browser says so with
+/// `Sec-Fetch-Site`, or where that is not sent (plain HTTP) with `Origin`, whose host must be ours; programs say neither.
 ///
 /// # Errors
 /// 403 `csrf`.
 pub(super) fn check_site(headers: &HeaderMap) -> Result<(), Problem> {
-    match headers.get(FETCH_SITE).map(|site| site.as_bytes()) {
-        None | Some(b"same-origin" | b"none") => Ok(()),
-        Some(_) => Err(forged()),
+    let text = |name: &HeaderName| headers.get(name).map(|value| value.as_bytes());
+    let ours = match (text(&FETCH_SITE), text(&header::ORIGIN)) {
+        (Some(site), _) => matches!(site, b"same-origin" | b"none"),
+        (None, Some(origin)) => {
+            let host = |scheme: &[u8]| origin.strip_prefix(scheme);
+            let host = host(b"https://").or_else(|| host(b"http://"));
+            host.is_some() && host == text(&header::HOST)
+        }
+        (None, None) => true,
+    };
+    if ours {
+        return Ok(());
     }
+    Err(Problem::new(
+        StatusCode::FORBIDDEN,
+        "csrf",
+        "pages of other sites can't sign anybody in here",
+    ))
 }
 
 fn forged() -> Problem {

@@ -20,6 +20,10 @@ const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
+/// No page of another site may hold on to a window of ours, or embed what we answer (HTML standard; Fetch standard).
+const OPENER_POLICY: HeaderName = HeaderName::from_static("cross-origin-opener-policy");
+const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
 const LANDING: &str = "<!doctype html>
 <html lang=\"en\"><head><meta charset=\"utf-8\"><title>Setpoint</title>
 <meta name=\"viewport\" content=\"width=device-width\"><meta name=\"color-scheme\" content=\"light dark\"></head>
@@ -53,12 +57,15 @@ async fn docs_policy(request: Request, next: Next) -> Response {
 /// Headers that every answer carries, unless its handler set its own.
 pub(super) async fn security_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    let ours: [(HeaderName, HeaderValue); 4] = [
+    let ours: [(HeaderName, HeaderValue); 7] = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (
             header::X_CONTENT_TYPE_OPTIONS,
             HeaderValue::from_static("nosniff"),
         ),
+        (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
+        (OPENER_POLICY, HeaderValue::from_static("same-origin")),
+        (RESOURCE_POLICY, HeaderValue::from_static("same-origin")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];

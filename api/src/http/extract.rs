@@ -172,7 +172,9 @@ fn named_field(text: &str) -> (String, String) {
         Some((field, message)) if !field.is_empty() && !field.contains(' ') => {
             (field.to_owned(), before_place(message).to_owned())
         }
-        _ => ("body".to_owned(), text.to_owned()),
+        // An array can stand for a struct, as far as the parser is concerned.
+        _ if text.contains("expected struct ") => ("body".to_owned(), "must be an object".to_owned()),
+        _ => ("body".to_owned(), before_place(text).to_owned()),
     }
 }
 
@@ -203,6 +205,16 @@ mod tests {
                 "tags: invalid type: integer `1`, expected a map at line 1 column 9",
                 "tags",
                 "invalid type: integer `1`, expected a map",
+            ),
+            (
+                "invalid length 0, expected struct Activation with 2 elements at line 1 column 2",
+                "body",
+                "must be an object",
+            ),
+            (
+                "invalid type: null, expected struct SignIn at line 1 column 4",
+                "body",
+                "must be an object",
             ),
             (
                 "invalid type: null, expected a string",

@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use setpoint_model::Scope;
 
 use crate::app;
 
@@ -50,6 +51,21 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u32>)]
     pub retry_after: Option<NonZeroU32>,
+    /// What `WWW-Authenticate` says besides the scheme.
+    #[serde(skip)]
+    pub challenge: Challenge,
+}
+
+/// Why a credential won't do (RFC 6750, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Challenge {
+    /// There was none, or it is no token.
+    #[default]
+    None,
+    /// The token is unknown, revoked or expired.
+    InvalidToken,
+    /// The token or the person lacks this scope.
+    InsufficientScope(Scope),
 }
 
 /// The type of a problem (RFC 9457, section 4.2.1).
@@ -75,6 +91,16 @@ impl Problem {
             misfits: None,
             state: None,
             retry_after: None,
+            challenge: Challenge::None,
+        }
+    }
+
+    /// The same, because of a token that doesn't hold.
+    #[must_use]
+    pub fn of_invalid_token(self) -> Self {
+        Self {
+            challenge: Challenge::InvalidToken,
+            ..self
         }
     }
 
@@ -123,7 +149,10 @@ impl From<app::Error> for Problem {
                     .and_then(NonZeroU32::new),
                 ..Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail)
             },
-            Error::Forbidden { .. } => Self::new(StatusCode::FORBIDDEN, code, detail),
+            Error::Forbidden { scope } => Self {
+                challenge: Challenge::InsufficientScope(scope),
+                ..Self::new(StatusCode::FORBIDDEN, code, detail)
+            },
             Error::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, code, detail),
             Error::Conflict { .. } => Self::new(StatusCode::CONFLICT, code, detail),
             Error::WrongState { state } => Self {
@@ -176,8 +205,16 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds.get()));
         }
-        if status == StatusCode::UNAUTHORIZED {
-            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        let challenge = match self.challenge {
+            Challenge::InvalidToken => Some("Bearer error=\"invalid_token\"".to_owned()),
+            Challenge::InsufficientScope(scope) => {
+                Some(format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\""))
+            }
+            Challenge::None if status == StatusCode::UNAUTHORIZED => Some("Bearer".to_owned()),
+            Challenge::None => None,
+        };
+        if let Some(Ok(challenge)) = challenge.map(HeaderValue::try_from) {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         let tag = self
             .current_version

@@ -1,15 +1,23 @@
 "use strict";
 
 const element = (id) => document.getElementById(id);
-const forms = ["sign-in", "enter", "confirm"];
+const forms = ["sign-in", "enter", "confirm", "done"];
 let csrf = null;
 let code = new URLSearchParams(location.search).get("user_code") || "";
 
-function show(form, message) {
+// One form, and a message: `bad` unless it says otherwise.
+function show(form, message, mood = "bad") {
   for (const id of forms) element(id).hidden = id !== form;
-  element("message").textContent = message || "";
-  const first = form && element(form).querySelector("input, button");
+  element("account").hidden = form === "sign-in";
+  say(message, mood);
+  // Not a button: Enter, pressed too often, decides nothing.
+  const first = element(form).querySelector("input");
   if (first) first.focus();
+}
+
+function say(message, mood) {
+  element("message").textContent = message || "";
+  element("message").className = mood;
 }
 
 async function ask(method, path, body) {
@@ -29,23 +37,42 @@ async function ask(method, path, body) {
 function signedIn(session) {
   csrf = session.csrf_token;
   element("who").textContent = session.username;
+  const lacking = session.totp && session.totp.required && !session.totp.enabled;
+  enter(lacking ? "Your role needs a second factor. Enable one first: ask whoever runs this server how." : "");
+}
+
+function enter(message) {
   element("enter").elements.code.value = code;
-  show("enter");
+  show("enter", message);
+}
+
+function signIn(message) {
+  csrf = null;
+  show("sign-in", message);
 }
 
 function problem(answer) {
   if (answer.status === 404) return "This code is wrong, was used, or is out of date.";
-  return answer.value.detail || "The server did not answer as expected.";
+  if (answer.status === 403 && answer.value.code === "forbidden") return "You may not register devices here.";
+  if (answer.status === 403) return "Your session is another one now. Load this page again.";
+  return sentence(answer.value.detail || "the server did not answer as expected");
+}
+
+function sentence(text) {
+  return text[0].toUpperCase() + text.slice(1) + ".";
 }
 
 function on(form, act) {
   element(form).addEventListener("submit", async (event) => {
     event.preventDefault();
+    const buttons = element(form).querySelectorAll("button");
+    for (const button of buttons) button.disabled = true;
     try {
       await act(element(form).elements, event.submitter);
     } catch {
-      element("message").textContent = "The server can't be reached. Try again.";
+      say("The server can't be reached. Try again.", "bad");
     }
+    for (const button of buttons) button.disabled = false;
   });
 }
 
@@ -57,24 +84,26 @@ function secondFactor(fields, wanted) {
 
 on("sign-in", async (fields) => {
   const who = { username: fields.username.value, password: fields.password.value };
-  if (fields.totp.value) who.code = fields.totp.value;
+  if (fields.totp.value) who.code = fields.totp.value.trim();
   const answer = await ask("POST", "/api/v1/session", who);
   const lacking = answer.status === 401 && answer.value.code;
   if (lacking === "totp_required" || lacking === "totp_invalid") {
     secondFactor(fields, true);
-    show("sign-in", lacking === "totp_required" ? "Enter a code as well." : problem(answer));
+    if (lacking === "totp_required") show("sign-in", "One more step: enter a code.", "");
+    else show("sign-in", problem(answer));
     return fields.totp.focus();
   }
   fields.password.value = "";
   secondFactor(fields, false);
-  if (answer.status === 200) signedIn(answer.value);
-  else show("sign-in", answer.status === 401 ? "Wrong user name or password." : problem(answer));
+  if (answer.status === 200) return signedIn(answer.value);
+  show("sign-in", answer.status === 401 ? "Wrong user name or password." : problem(answer));
+  if (fields.username.value) fields.password.focus();
 });
 
 on("enter", async (fields) => {
   code = fields.code.value;
   const answer = await ask("POST", "/activate", { user_code: code });
-  if (answer.status === 401) return show("sign-in", "Your session has ended.");
+  if (answer.status === 401) return signIn("Your session has ended.");
   if (answer.status !== 200) return show("enter", problem(answer));
   element("serial").textContent = answer.value.serial;
   element("model").textContent = answer.value.model;
@@ -85,11 +114,20 @@ on("enter", async (fields) => {
 on("confirm", async (_, button) => {
   const decision = button ? button.value : "deny";
   const answer = await ask("POST", "/activate", { user_code: code, decision });
-  if (answer.status === 401) return show("sign-in", "Your session has ended.");
+  if (answer.status === 401) return signIn("Your session has ended.");
   if (answer.status !== 200) return show("enter", problem(answer));
   code = "";
   const { serial } = answer.value;
-  show(null, decision === "approve" ? `${serial} is registered to you.` : `${serial} was refused.`);
+  if (decision === "approve") show("done", `${serial} is registered to you.`, "good");
+  else show("done", `${serial} was refused.`, "");
+});
+
+on("done", async () => enter());
+
+on("account", async () => {
+  const answer = await ask("DELETE", "/api/v1/session");
+  if (answer.status !== 204 && answer.status !== 401) return say(problem(answer), "bad");
+  signIn();
 });
 
 // Offers the provider, who is to bring people back here with the code they came with.
@@ -97,7 +135,7 @@ async function offerProvider() {
   const { oidc } = (await ask("GET", "/api/v1/session/methods")).value;
   if (!oidc) return;
   const back = code ? `/activate?user_code=${encodeURIComponent(code)}` : "/activate";
-  element("provider-link").href = `${oidc.url}?return_to=${encodeURIComponent(back)}`;
+  element("provider").href = `${oidc.url}?return_to=${encodeURIComponent(back)}`;
   element("provider-name").textContent = oidc.name;
   element("provider").hidden = false;
 }
@@ -107,8 +145,8 @@ async function offerProvider() {
     await offerProvider();
     const answer = await ask("GET", "/api/v1/session");
     if (answer.status === 200 && answer.value.csrf_token) signedIn(answer.value);
-    else show("sign-in");
+    else signIn();
   } catch {
-    show("sign-in", "The server can't be reached. Try again.");
+    signIn("The server can't be reached. Try again.");
   }
 })();
