@@ -6,12 +6,12 @@ use setpoint_tests::{Device, Harness, Version, eventually, harness::mqtt::Connec
 use crate::sessions::{PASSWORD, person, sign_in};
 
 /// The device as it connects to another server.
-fn at(server: &Harness, device: &Device) -> Connect {
+pub(crate) fn at(server: &Harness, device: &Device) -> Connect {
     Connect::new(server.mqtt_port(), Version::V5, device.login())
 }
 
 /// Two servers that know of each other.
-async fn both() -> (Harness, Harness) {
+pub(crate) async fn both() -> (Harness, Harness) {
     let first = Harness::start().await;
     let second = first.beside().await;
     (first, second)

@@ -29,6 +29,10 @@ pub enum Change {
     Person(Uuid),
     /// What is a person's is more or less than before.
     Owner(Uuid),
+    /// A device has another name or model, or may send other telemetry.
+    Device(Serial),
+    /// A model is other than before.
+    Model(String),
     /// These devices' settings were published.
     Settings(Vec<i64>),
     /// Another server is there.
@@ -146,6 +150,8 @@ fn read(payload: &str, own: Uuid) -> Option<Change> {
         }
         "person" => Change::Person(what.parse().ok()?),
         "owner" => Change::Owner(what.parse().ok()?),
+        "device" => Change::Device(what.parse().ok()?),
+        "model" => Change::Model(what.to_owned()),
         "settings" => Change::Settings(what.split(',').filter_map(|id| id.parse().ok()).collect()),
         "hello" => Change::Hello,
         _ => return None,
@@ -164,7 +170,9 @@ mod tests {
         for (payload, change) in [
             ("- end A".to_owned(), Some(Change::Revoked(a.clone()))),
             ("- forget A".to_owned(), Some(Change::Credential(a.clone()))),
-            ("- gone A".to_owned(), Some(Change::Gone(a))),
+            ("- gone A".to_owned(), Some(Change::Gone(a.clone()))),
+            ("- device A".to_owned(), Some(Change::Device(a))),
+            ("- model home".to_owned(), Some(Change::Model("home".to_owned()))),
             (
                 format!("{user} session {user} {session}"),
                 Some(Change::Session(user, session)),

@@ -54,6 +54,8 @@ impl App {
                 self.person_changed(*user, &tokens).await;
             }
             Change::Owner(user) => self.ownership_changed(*user).await,
+            Change::Device(serial) => self.ingest.refresh(serial),
+            Change::Model(model) => self.ingest.refresh_model(model),
             Change::Settings(_) | Change::Hello | Change::Missed => {}
         }
         Ok(())
@@ -65,6 +67,7 @@ impl App {
     /// [`Error::Unavailable`].
     pub(crate) async fn follow_everything(&self) -> Result<(), Error> {
         self.tokens.forget_all();
+        self.ingest.refresh_all();
         self.recheck_rights().await?;
         let over = self.recheck_credentials().await?;
         for serial in &over {

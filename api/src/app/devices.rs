@@ -207,6 +207,9 @@ impl App {
         if let Some((changed, source)) = &changed {
             self.settings_changed(changed, *source).await;
         }
+        if after.model != before.model {
+            self.ingest.refresh(serial);
+        }
         if let Some(stolen) = stolen {
             self.end_credential(serial).await;
             tracing::info!(%serial, stolen, by = actor.label(), "device reported");

@@ -97,6 +97,8 @@ table! {
     ReadTelemetry      "telemetry.read"         TelemetryRead    [All   All      All    Own ],
     /// Store telemetry on a device's behalf.
     WriteTelemetry     "telemetry.write"        TelemetryWrite   [All   All      None   None],
+    /// Delete the samples of a metric.
+    DeleteTelemetry    "telemetry.delete"       TelemetryWrite   [All   All      None   None],
     /// Read product models.
     ReadModels         "model.read"             ModelsRead       [All   All      All    All ],
     /// Change product models.

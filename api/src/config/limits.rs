@@ -71,6 +71,9 @@ pub struct Telemetry {
     pub max_points: usize,
     /// Streams of history at once.
     pub max_exports: usize,
+    /// For how long one request deletes samples of a metric.
+    #[serde(deserialize_with = "units::duration")]
+    pub delete_within: Duration,
 }
 
 /// Limits of the timeline of devices.

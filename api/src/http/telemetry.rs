@@ -1,5 +1,6 @@
 //! `/devices/{serial}/telemetry`.
 
+mod delete;
 mod encode;
 mod format;
 mod query;
@@ -30,6 +31,7 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
         .routes(routes!(history, ingest))
         .routes(routes!(latest))
+        .merge(delete::routes())
 }
 
 impl From<Reading> for Item {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use chrono::Days;
-use setpoint_model::Clock;
+use setpoint_model::{Clock, telemetry::Reason};
 use setpoint_store::{Error, Store, telemetry::Rows};
 use tokio::{
     sync::{Semaphore, mpsc},
@@ -177,7 +177,7 @@ impl Writer {
                         error = &error as &dyn std::error::Error,
                         "the database refuses samples for good"
                     );
-                    self.metrics.rejected.inc_by(count);
+                    self.metrics.rejected(Reason::Database, batch.rows.len());
                     batch.refused();
                 }
                 Err(Failure::Stopping) => return,

@@ -59,7 +59,9 @@ fn patch(settings: &Document) -> Value {
 fn telemetry(telemetry: &Document) -> Value {
     let metric = |(name, fields): (&String, &Value)| {
         let mut schema = fields.as_object().cloned().unwrap_or_default();
-        schema.insert("type".to_owned(), json!(["number", "boolean", "string"]));
+        schema
+            .entry("type")
+            .or_insert_with(|| json!(["number", "boolean", "string"]));
         (name.clone(), Value::Object(schema))
     };
     let mut properties: Document = telemetry.iter().map(metric).collect();

@@ -8,7 +8,7 @@ use crate::{
         Document, Patch, Schema,
         schema::{MAX_KEYS, UNKNOWN},
     },
-    telemetry::is_metric_name,
+    telemetry::{Kind, is_metric_name},
 };
 
 /// The longest title, in characters.
@@ -43,7 +43,7 @@ pub struct Definition {
     pub description: String,
     /// Setting key to the JSON Schema of its value.
     pub settings: Document,
-    /// Metric name to its unit, title and description.
+    /// Metric name to its unit, title, description and type.
     pub telemetry: Document,
     /// Whether a device must show its factory secret to be claimed.
     pub claim_secret: bool,
@@ -222,9 +222,13 @@ fn described(fields: &Value) -> Result<(), String> {
             "unit" => MAX_UNIT,
             "title" => MAX_TITLE,
             "description" => MAX_DESCRIPTION,
+            "type" => match value.as_str().map(str::parse::<Kind>) {
+                Some(Ok(_)) => continue,
+                _ => return Err("`type` must be number, boolean or string".to_owned()),
+            },
             _ => {
                 return Err(format!(
-                    "unknown field `{field}`; known: unit, title, description"
+                    "unknown field `{field}`; known: unit, title, description, type"
                 ));
             }
         };

@@ -11,9 +11,9 @@ mod visit;
 pub use fill::{Fill, InvalidFill};
 pub use moment::{InvalidMoment, Moment};
 pub use parse::parse;
-pub use payload::{Limits, Malformed, Parsed, Problem, Problems, Sample, Stamp, Window};
+pub use payload::{Limits, Malformed, Parsed, Problem, Problems, Reason, Sample, Stamp, Window};
 pub use query::{Aggregate, Bucket, InvalidAggregate, InvalidBucket, InvalidMetrics, MetricList};
-pub use value::{Value, is_metric_name};
+pub use value::{InvalidKind, Kind, Value, is_metric_name};
 
 /// The longest metric name, in bytes.
 pub const MAX_METRIC_NAME: usize = 64;

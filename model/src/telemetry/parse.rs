@@ -10,7 +10,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::{Deserializer, de::MapAccess};
 
 use super::{
-    Limits, Malformed, Parsed, Problem, Sample, Stamp, Value, Window, is_metric_name,
+    Limits, Malformed, Parsed, Problem, Reason, Sample, Stamp, Value, Window, is_metric_name,
     visit::{Key, KeySeed, PayloadVisitor, Scalar, ScalarSeed},
 };
 
@@ -68,12 +68,14 @@ impl<'a, 'p> Reader<'a, 'p> {
         &mut self,
         item: Option<usize>,
         key: Option<&str>,
+        reason: Reason,
         message: impl Into<Cow<'static, str>>,
     ) {
         let key = key.map(|key| key.chars().take(MAX_SHOWN_KEY).collect());
         self.parsed.problems.push(Problem {
             item,
             key,
+            reason,
             message: message.into(),
         });
     }
@@ -108,8 +110,9 @@ impl<'a, 'p> Reader<'a, 'p> {
                     metric: key,
                     value,
                     at: Stamp::Arrival(0),
+                    item,
                 }),
-                Err(message) => self.problem(item, Some(&key), message),
+                Err((reason, message)) => self.problem(item, Some(&key), reason, message),
             }
         }
         self.finish_object(item, first, keys, time);
@@ -119,14 +122,19 @@ impl<'a, 'p> Reader<'a, 'p> {
     fn finish_object(&mut self, item: Option<usize>, first: usize, keys: usize, time: Time) {
         if keys > self.limits.metrics {
             self.parsed.samples.truncate(first);
-            return self.problem(item, None, format!("more than {} metrics", self.limits.metrics));
+            return self.problem(
+                item,
+                None,
+                Reason::TooMany,
+                format!("more than {} metrics", self.limits.metrics),
+            );
         }
         let stamp = match time {
             Time::Wrong(message) => {
                 self.parsed.samples.truncate(first);
-                return self.problem(item, Some("at"), message);
+                return self.problem(item, Some("at"), Reason::Time, message);
             }
-            _ if keys == 0 => return self.problem(item, None, "has no metric"),
+            _ if keys == 0 => return self.problem(item, None, Reason::Shape, "has no metric"),
             Time::Known(at) => Stamp::Device(at),
             Time::Missing | Time::Future => {
                 let offset = self.parsed.untimed;
@@ -161,29 +169,31 @@ impl<'a, 'p> Reader<'a, 'p> {
         kept.retain(|sample| !repeated.iter().any(|name| *name == sample.metric));
         self.parsed.samples.append(&mut kept);
         for name in repeated {
-            self.problem(item, Some(&name), "is there twice");
+            self.problem(item, Some(&name), Reason::Name, "is there twice");
         }
     }
 
-    fn sample(&self, key: &str, value: Scalar<'a>) -> Result<Value<'a>, Cow<'static, str>> {
+    fn sample(&self, key: &str, value: Scalar<'a>) -> Result<Value<'a>, (Reason, Cow<'static, str>)> {
         if !is_metric_name(key) {
-            return Err(
+            return Err((
+                Reason::Name,
                 "a metric name is 1 to 64 of A-Z a-z 0-9 . _ - and begins with a letter or digit".into(),
-            );
+            ));
         }
-        match value {
-            Scalar::Number(number) if number.is_finite() => Ok(Value::Number(number)),
-            Scalar::Number(_) => Err("is not a finite number".into()),
-            Scalar::Flag(flag) => Ok(Value::Flag(flag)),
+        let message: Cow<'static, str> = match value {
+            Scalar::Number(number) if number.is_finite() => return Ok(Value::Number(number)),
+            Scalar::Number(_) => "is not a finite number".into(),
+            Scalar::Flag(flag) => return Ok(Value::Flag(flag)),
             Scalar::Text(text) if text.len() > self.limits.text => {
-                Err(format!("a text has at most {} bytes", self.limits.text).into())
+                format!("a text has at most {} bytes", self.limits.text).into()
             }
-            Scalar::Text(text) if text.contains('\0') => Err("a text has no NUL character".into()),
-            Scalar::Text(text) => Ok(Value::Text(text)),
-            Scalar::Null => Err("null is not a value".into()),
-            Scalar::Nested => Err("must be a number, a boolean or a text".into()),
-            Scalar::Unreadable(message) => Err(message.into()),
-        }
+            Scalar::Text(text) if text.contains('\0') => "a text has no NUL character".into(),
+            Scalar::Text(text) => return Ok(Value::Text(text)),
+            Scalar::Null => "null is not a value".into(),
+            Scalar::Nested => "must be a number, a boolean or a text".into(),
+            Scalar::Unreadable(message) => message.into(),
+        };
+        Err((Reason::Value, message))
     }
 
     fn time(&self, text: &str) -> Time {

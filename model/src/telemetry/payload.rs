@@ -65,6 +65,45 @@ pub struct Sample<'a> {
     pub value: Value<'a>,
     /// When it was taken.
     pub at: Stamp,
+    /// Which object of the array it stood in, from 0; `None` when the payload is a single object.
+    pub item: Option<usize>,
+}
+
+/// Which rule was broken: a short stable word for metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Nothing of the payload can be read.
+    Malformed,
+    /// An item of the array that is no object of metrics.
+    Shape,
+    /// A name that no metric may have, or one that stands twice.
+    Name,
+    /// A value that is no finite number, boolean or short text.
+    Value,
+    /// A time that is none, or older than telemetry is kept.
+    Time,
+    /// Another type than the metric's.
+    Type,
+    /// More items or metrics than there may be.
+    TooMany,
+    /// The database refused it.
+    Database,
+}
+
+impl Reason {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Shape => "shape",
+            Self::Name => "name",
+            Self::Value => "value",
+            Self::Time => "time",
+            Self::Type => "type",
+            Self::TooMany => "too_many",
+            Self::Database => "database",
+        }
+    }
 }
 
 /// What is wrong with one object or one of its keys.
@@ -74,6 +113,8 @@ pub struct Problem {
     pub item: Option<usize>,
     /// The key, cut to 64 characters; `None` when it is about the whole object.
     pub key: Option<String>,
+    /// The rule that it breaks.
+    pub reason: Reason,
     /// What is wrong, for people.
     pub message: Cow<'static, str>,
 }
@@ -108,6 +149,7 @@ pub struct Parsed<'a> {
 pub struct Problems {
     listed: Vec<Problem>,
     more: usize,
+    counts: Vec<(Reason, usize)>,
 }
 
 /// How many problems of one payload are told one by one; the rest are counted.
@@ -116,6 +158,14 @@ const MAX_LISTED: usize = 100;
 impl Problems {
     /// Adds a problem, to the list or to the count of the others.
     pub fn push(&mut self, problem: Problem) {
+        match self
+            .counts
+            .iter_mut()
+            .find(|(reason, _)| *reason == problem.reason)
+        {
+            Some((_, count)) => *count += 1,
+            None => self.counts.push((problem.reason, 1)),
+        }
         if self.listed.len() < MAX_LISTED {
             self.listed.push(problem);
         } else {
@@ -131,6 +181,11 @@ impl Problems {
     /// How many there are in all.
     pub fn count(&self) -> usize {
         self.listed.len() + self.more
+    }
+
+    /// How many there are of each kind.
+    pub fn by_reason(&self) -> &[(Reason, usize)] {
+        &self.counts
     }
 
     /// Whether there are none.
@@ -161,4 +216,14 @@ pub enum Malformed {
     /// An array longer than the limit.
     #[error("more than {0} items")]
     TooMany(usize),
+}
+
+impl Malformed {
+    /// Which rule it breaks.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Json(_) | Self::Shape => Reason::Malformed,
+            Self::TooMany(_) => Reason::TooMany,
+        }
+    }
 }

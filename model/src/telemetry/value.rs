@@ -1,6 +1,6 @@
 //! Metric names and the values they take.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
@@ -17,6 +17,53 @@ pub fn is_metric_name(name: &str) -> bool {
     starts_well && all_well && name.len() <= MAX_METRIC_NAME && name != "at"
 }
 
+/// What a metric's values are: one type per metric of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Numbers.
+    Number,
+    /// Booleans.
+    Boolean,
+    /// Texts.
+    String,
+}
+
+/// The text names no type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("one of number, boolean, string")]
+pub struct InvalidKind;
+
+impl Kind {
+    /// Its name in a model and in the database: that of JSON Schema.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::String => "string",
+        }
+    }
+
+    /// One value of it, in a sentence.
+    pub fn article(self) -> &'static str {
+        match self {
+            Self::Number => "a number",
+            Self::Boolean => "a boolean",
+            Self::String => "a text",
+        }
+    }
+}
+
+impl FromStr for Kind {
+    type Err = InvalidKind;
+
+    fn from_str(text: &str) -> Result<Self, InvalidKind> {
+        [Self::Number, Self::Boolean, Self::String]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or(InvalidKind)
+    }
+}
+
 /// The value of one sample.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value<'a> {
@@ -29,6 +76,15 @@ pub enum Value<'a> {
 }
 
 impl Value<'_> {
+    /// Its type.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Number(_) => Kind::Number,
+            Self::Flag(_) => Kind::Boolean,
+            Self::Text(_) => Kind::String,
+        }
+    }
+
     /// The value with a text of its own.
     pub fn into_owned(self) -> Value<'static> {
         match self {

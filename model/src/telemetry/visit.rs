@@ -8,7 +8,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-use super::{Malformed, parse::Reader};
+use super::{Malformed, Reason, parse::Reader};
 
 /// The whole payload: an object, or an array of them.
 pub(super) struct PayloadVisitor<'r, 'a, 'p>(pub(super) &'r mut Reader<'a, 'p>);
@@ -61,7 +61,7 @@ impl<'a> DeserializeSeed<'a> for ItemSeed<'_, 'a, '_> {
         if let Err(error) = json.deserialize_any(ItemSeed { reader, item }) {
             reader.parsed.samples.truncate(samples);
             reader.parsed.untimed = untimed;
-            reader.problem(Some(item), None, reason(&error));
+            reader.problem(Some(item), None, Reason::Malformed, reason(&error));
         }
         Ok(())
     }
@@ -110,8 +110,12 @@ impl<'a> Visitor<'a> for ItemSeed<'_, 'a, '_> {
 
 impl ItemSeed<'_, '_, '_> {
     fn other<E>(self) -> Result<(), E> {
-        self.reader
-            .problem(Some(self.item), None, "must be an object of metrics");
+        self.reader.problem(
+            Some(self.item),
+            None,
+            Reason::Shape,
+            "must be an object of metrics",
+        );
         Ok(())
     }
 }

@@ -4,10 +4,11 @@ mod append;
 mod catalog;
 mod history;
 mod partitions;
+mod removal;
 mod rows;
 
 pub use append::APPEND_TARGET;
-pub use catalog::TelemetryDevice;
+pub use catalog::{DeviceMetric, TelemetryDevice};
 pub use history::{History, Latest, Position, Reading};
 pub use partitions::Partition;
 pub use rows::Rows;

@@ -3,7 +3,10 @@ mod history;
 mod partitions;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
-use setpoint_model::{Clock, DeviceId, SystemClock, telemetry::Value};
+use setpoint_model::{
+    Clock, DeviceId, SystemClock,
+    telemetry::{Kind, Value},
+};
 
 use super::*;
 use crate::{Store, testing::TestDatabase};
@@ -28,8 +31,17 @@ async fn metrics(store: &Store, device: DeviceId, names: &[&str]) -> Vec<i32> {
     let found = store.metric_ids(&names).await.unwrap();
     let id_of = |name: &String| found.iter().find(|(known, _)| known == name).unwrap().1;
     let ids: Vec<i32> = names.iter().map(id_of).collect();
-    store.add_device_metrics(device, &ids).await.unwrap();
+    let numbers: Vec<DeviceMetric> = ids.iter().map(|id| of(*id, Kind::Number)).collect();
+    store.add_device_metrics(device, &numbers).await.unwrap();
     ids
+}
+
+fn of(id: i32, kind: Kind) -> DeviceMetric {
+    DeviceMetric {
+        id,
+        kind,
+        declared: false,
+    }
 }
 
 fn today() -> NaiveDate {

@@ -209,6 +209,9 @@ impl App {
         self.hints.layers.everything();
         for change in changes.iter().filter(|change| !change.diff.is_empty()) {
             let (model, version) = (&change.model.name, change.model.version);
+            if change.diff.contains_key("telemetry") {
+                self.ingest.refresh_model(model);
+            }
             tracing::info!(model, version, by = actor.label(), "model changed");
         }
         Ok(changes)

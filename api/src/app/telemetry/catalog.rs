@@ -1,16 +1,19 @@
 //! What ingest knows by heart: metric ids by name, devices by serial.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
-        Arc, Mutex, PoisonError, RwLock,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
 };
 
 use chrono::{DateTime, Utc};
-use setpoint_model::{DeviceId, Serial};
-use setpoint_store::{Store, telemetry::TelemetryDevice};
+use setpoint_model::{DeviceId, Serial, telemetry::Kind};
+use setpoint_store::{
+    Store,
+    telemetry::{DeviceMetric, TelemetryDevice},
+};
 
 /// Devices known at once; beyond it all are looked up anew.
 const MAX_DEVICES: usize = 250_000;
@@ -30,10 +33,21 @@ pub(super) struct Catalog {
 /// A device that sends telemetry.
 pub(super) struct Device {
     pub(super) id: DeviceId,
-    /// The metrics it has, sorted.
-    metrics: Mutex<Vec<i32>>,
+    sends: Mutex<Sends>,
+    /// Counts how often what is known was said to be outdated, and up to where it was looked up again.
+    outdated: AtomicU64,
+    looked_up: AtomicU64,
     /// The latest arrival time given to one of its samples, in microseconds since 1970.
     arrival: AtomicI64,
+}
+
+/// What a device sends.
+struct Sends {
+    model: Box<str>,
+    /// Its metrics with their types, sorted; `None` where the next sample decides.
+    metrics: Vec<(i32, Option<Kind>)>,
+    /// Metric name to the type that the model declares.
+    declared: BTreeMap<String, Kind>,
 }
 
 impl Catalog {
@@ -49,13 +63,28 @@ impl Catalog {
             .unwrap_or_else(PoisonError::into_inner)
             .get(serial)
             .cloned();
-        if known.is_some() {
-            return Ok(known);
-        }
+        let outdated = match &known {
+            None => 0,
+            Some(device) => match device.outdated() {
+                Some(outdated) => outdated,
+                None => return Ok(known),
+            },
+        };
         let forgotten = self.forgotten.load(Ordering::SeqCst);
         let Some(found) = store.telemetry_device(serial).await? else {
+            if known.is_some() {
+                self.forget(serial);
+            }
             return Ok(None);
         };
+        if let Some(device) = known {
+            if device.id == found.id {
+                device.look_up_again(found, outdated);
+                return Ok(Some(device));
+            }
+            self.forget(serial);
+            return Box::pin(self.device(store, serial)).await;
+        }
         let device = Arc::new(Device::new(found));
         let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
         if devices.len() >= MAX_DEVICES {
@@ -75,10 +104,26 @@ impl Catalog {
         devices.remove(serial);
     }
 
+    /// What a device may send was changed: it is looked up again.
+    pub(super) fn refresh(&self, wanted: impl Fn(&Serial, &Device) -> bool) {
+        // One that is being looked up just now is not remembered.
+        self.forgotten.fetch_add(1, Ordering::SeqCst);
+        let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
+        for (_, device) in devices.iter().filter(|(serial, device)| wanted(serial, device)) {
+            device.outdated.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
     /// The ids of those `names` that are known, in their order, `None` for the others.
     pub(super) fn known<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<Option<i32>> {
         let metrics = self.metrics.read().unwrap_or_else(PoisonError::into_inner);
         names.map(|name| metrics.get(name).copied()).collect()
+    }
+
+    /// Whether there is no room for more names.
+    pub(super) fn is_full(&self) -> bool {
+        let metrics = self.metrics.read().unwrap_or_else(PoisonError::into_inner);
+        metrics.len() >= MAX_METRIC_NAMES
     }
 
     /// Looks up `names` and adds those that are new, as long as there is room for more names.
@@ -100,30 +145,88 @@ impl Catalog {
 
 impl Device {
     fn new(found: TelemetryDevice) -> Self {
-        let mut metrics = found.metrics;
-        metrics.sort_unstable();
         Self {
             id: found.id,
-            metrics: Mutex::new(metrics),
+            sends: Mutex::new(Sends::from(found)),
+            outdated: AtomicU64::new(0),
+            looked_up: AtomicU64::new(0),
             arrival: AtomicI64::new(0),
         }
     }
 
-    /// Those of `ids` that the device has not sent before, and how many it has.
-    pub(super) fn unseen(&self, ids: impl Iterator<Item = i32>) -> (Vec<i32>, usize) {
-        let metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut unseen: Vec<i32> = ids.filter(|id| metrics.binary_search(id).is_err()).collect();
-        unseen.sort_unstable();
-        unseen.dedup();
-        (unseen, metrics.len())
+    /// The mark up to which it is to be looked up again, if it is.
+    fn outdated(&self) -> Option<u64> {
+        let outdated = self.outdated.load(Ordering::SeqCst);
+        (outdated != self.looked_up.load(Ordering::SeqCst)).then_some(outdated)
     }
 
-    /// Remembers that the device has these metrics.
-    pub(super) fn add(&self, ids: &[i32]) {
-        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
-        metrics.extend_from_slice(ids);
-        metrics.sort_unstable();
-        metrics.dedup();
+    fn look_up_again(&self, found: TelemetryDevice, outdated: u64) {
+        let mut sends = self.sends();
+        // Of two at once the later look tells more.
+        if self.looked_up.fetch_max(outdated, Ordering::SeqCst) < outdated {
+            *sends = Sends::from(found);
+        }
+    }
+
+    fn sends(&self) -> MutexGuard<'_, Sends> {
+        self.sends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether it is of this model.
+    pub(super) fn is_of(&self, model: &str) -> bool {
+        *self.sends().model == *model
+    }
+
+    /// Whether the device sends all of these metrics, and each as this type.
+    pub(super) fn takes(&self, mut samples: impl Iterator<Item = (Option<i32>, Kind)>) -> bool {
+        let sends = self.sends();
+        samples.all(|(id, kind)| id.and_then(|id| sends.kind(id)) == Some(Some(kind)))
+    }
+
+    /// Those of the samples' metrics that are to be recorded first, by id: the ones that are new to the device, and the
+    /// ones whose type is open; and how many metrics the device has.
+    pub(super) fn unrecorded<'a>(
+        &self,
+        samples: impl Iterator<Item = (i32, &'a str, Kind)>,
+    ) -> (Vec<DeviceMetric>, Vec<DeviceMetric>, usize) {
+        let sends = self.sends();
+        let (mut fresh, mut open) = (BTreeMap::new(), BTreeMap::new());
+        for (id, name, kind) in samples {
+            let declared = sends.declared.get(name);
+            let list = match sends.kind(id) {
+                // A sample that is not of the declared type is not stored, and says nothing.
+                _ if declared.is_some_and(|declared| *declared != kind) => continue,
+                Some(Some(_)) => continue,
+                Some(None) => &mut open,
+                None => &mut fresh,
+            };
+            let declared = declared.is_some();
+            list.entry(id).or_insert(DeviceMetric { id, kind, declared });
+        }
+        let had = sends.metrics.len();
+        (fresh.into_values().collect(), open.into_values().collect(), had)
+    }
+
+    /// Remembers of which type metrics are.
+    pub(super) fn record(&self, recorded: &[(i32, Kind)]) {
+        let metrics = &mut self.sends().metrics;
+        for (id, kind) in recorded {
+            match metrics.binary_search_by_key(id, |(known, _)| *known) {
+                Ok(index) => {
+                    if let Some((_, known)) = metrics.get_mut(index) {
+                        *known = Some(*kind);
+                    }
+                }
+                Err(index) => metrics.insert(index, (*id, Some(*kind))),
+            }
+        }
+    }
+
+    /// The type that a metric has on this device, if there is one.
+    pub(super) fn kind(&self, id: i32, name: &str) -> Option<Kind> {
+        let sends = self.sends();
+        let declared = sends.declared.get(name).copied();
+        declared.or_else(|| sends.kind(id).flatten())
     }
 
     /// Reserves `count` microseconds at or after `now` that no other sample of this device arrived in: two
@@ -141,18 +244,45 @@ impl Device {
     }
 }
 
+impl Sends {
+    /// The type of a metric that the device sends; `None` if it doesn't.
+    fn kind(&self, id: i32) -> Option<Option<Kind>> {
+        let index = self.metrics.binary_search_by_key(&id, |(known, _)| *known).ok()?;
+        self.metrics.get(index).map(|(_, kind)| *kind)
+    }
+}
+
+impl From<TelemetryDevice> for Sends {
+    fn from(found: TelemetryDevice) -> Self {
+        let mut metrics = found.metrics;
+        metrics.sort_unstable_by_key(|(id, _)| *id);
+        Self {
+            model: found.model.into_boxed_str(),
+            metrics,
+            declared: found.declared,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
 
     use super::*;
 
+    fn device(metrics: Vec<(i32, Option<Kind>)>, declared: &[(&str, Kind)]) -> Device {
+        let declared = declared.iter().map(|(name, kind)| ((*name).to_owned(), *kind));
+        Device::new(TelemetryDevice {
+            id: DeviceId(1),
+            model: "home".to_owned(),
+            metrics,
+            declared: declared.collect(),
+        })
+    }
+
     #[test]
     fn arrivals_never_overlap() {
-        let device = Device::new(TelemetryDevice {
-            id: DeviceId(1),
-            metrics: vec![],
-        });
+        let device = device(vec![], &[]);
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let micros = TimeDelta::microseconds;
         assert_eq!(device.reserve_arrival(now, 3), now);
@@ -162,13 +292,42 @@ mod tests {
     }
 
     #[test]
-    fn metrics_are_unseen_once() {
-        let device = Device::new(TelemetryDevice {
-            id: DeviceId(1),
-            metrics: vec![5, 2],
-        });
-        assert_eq!(device.unseen([2, 9, 5, 9, 1].into_iter()), (vec![1, 9], 2));
-        device.add(&[1, 9]);
-        assert_eq!(device.unseen([2, 9, 5, 9, 1].into_iter()), (vec![], 4));
+    fn metrics_are_recorded_once_with_the_type_of_their_first_sample() {
+        use Kind::{Boolean, Number, String};
+        let device = device(vec![(5, Some(Number)), (2, None)], &[("door", Boolean)]);
+        assert!(device.takes([(Some(5), Number)].into_iter()));
+        for other in [
+            (Some(5), String),
+            (Some(2), Number),
+            (Some(9), Number),
+            (None, Number),
+        ] {
+            assert!(!device.takes([(Some(5), Number), other].into_iter()), "{other:?}");
+        }
+        let metric = |id, kind, declared| DeviceMetric { id, kind, declared };
+        let samples = [
+            (5, "t", String),
+            (9, "u", Number),
+            (9, "u", String),
+            (2, "v", String),
+            (1, "door", Number),
+            (1, "door", Boolean),
+        ];
+        assert_eq!(
+            device.unrecorded(samples.into_iter()),
+            (
+                vec![metric(1, Boolean, true), metric(9, Number, false)],
+                vec![metric(2, String, false)],
+                2
+            )
+        );
+        // Another server was first with one of them.
+        device.record(&[(1, Boolean), (9, String), (2, String)]);
+        assert_eq!(device.unrecorded(samples.into_iter()), (vec![], vec![], 4));
+        assert_eq!(device.kind(9, "u"), Some(String));
+        assert_eq!(
+            (device.kind(7, "door"), device.kind(7, "x")),
+            (Some(Boolean), None)
+        );
     }
 }

@@ -12,14 +12,14 @@ use setpoint_broker::{Ack, Outcome};
 use setpoint_model::{
     Clock, Serial,
     event::EventType,
-    telemetry::{self, Malformed, Parsed, Problem, Problems, Window},
+    telemetry::{self, Malformed, Parsed, Problems, Window},
     timeline::{Entry, Facts},
 };
-use setpoint_store::{Error as StoreError, Store, telemetry::Rows};
+use setpoint_store::{Store, telemetry::Rows};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{
-    catalog::{Catalog, Device, MAX_METRIC_NAMES},
+    catalog::{Catalog, Device},
     error::{IngestError, Refused},
     metrics::Metrics,
     queue::{Batch, News, Receipt, Room},
@@ -41,18 +41,19 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Takes telemetry payloads. Cheap to clone.
 #[derive(Clone)]
-pub struct Ingest(Arc<Shared>);
+pub struct Ingest(pub(super) Arc<Shared>);
 
-struct Shared {
-    store: Store,
+pub(super) struct Shared {
+    pub(super) store: Store,
     clock: Arc<dyn Clock>,
     timeline: Timeline,
     events: Events,
     limits: telemetry::Limits,
     skew: TimeDelta,
     retention: TimeDelta,
-    max_device_metrics: usize,
-    catalog: Catalog,
+    pub(super) max_device_metrics: usize,
+    delete_within: Duration,
+    pub(super) catalog: Catalog,
     queue: mpsc::Sender<Batch>,
     /// One permit per row that may wait.
     space: Arc<Semaphore>,
@@ -105,6 +106,7 @@ impl Ingest {
             skew: delta(config.max_clock_skew),
             retention: delta(config.retention),
             max_device_metrics: config.max_metrics_per_device,
+            delete_within: config.delete_within,
             catalog: Catalog::default(),
             queue,
             space: Arc::new(Semaphore::new(max_queue as usize)),
@@ -122,6 +124,26 @@ impl Ingest {
     /// Forgets a device that was deleted, so that its serial may come back as another one.
     pub fn forget(&self, serial: &Serial) {
         self.0.catalog.forget(serial);
+    }
+
+    /// Has a device looked up again: it is of another model, or its metrics are others.
+    pub fn refresh(&self, serial: &Serial) {
+        self.0.catalog.refresh(|known, _| known == serial);
+    }
+
+    /// Has all devices of a model looked up again: it may declare other types.
+    pub fn refresh_model(&self, model: &str) {
+        self.0.catalog.refresh(|_, device| device.is_of(model));
+    }
+
+    /// Has all devices looked up again.
+    pub fn refresh_all(&self) {
+        self.0.catalog.refresh(|_, _| true);
+    }
+
+    /// For how long one request deletes samples.
+    pub fn delete_within(&self) -> Duration {
+        self.0.delete_within
     }
 
     /// Takes a payload from MQTT and completes `ack` once all that can be stored is committed. While Postgres is
@@ -209,71 +231,6 @@ impl Ingest {
         }
     }
 
-    /// The metric id of each sample; `None` when no more names can be known.
-    async fn metric_ids(&self, parsed: &Parsed<'_>) -> Result<Vec<Option<i32>>, Refused> {
-        let catalog = &self.0.catalog;
-        let names = || parsed.samples.iter().map(|sample| &*sample.metric);
-        let ids = catalog.known(names());
-        if ids.iter().all(Option::is_some) {
-            return Ok(ids);
-        }
-        let mut missing: Vec<String> = names()
-            .zip(&ids)
-            .filter(|(_, id)| id.is_none())
-            .map(|(name, _)| name.to_owned())
-            .collect();
-        missing.sort_unstable();
-        missing.dedup();
-        // One payload can't bring more new names than its device may have.
-        missing.truncate(self.0.max_device_metrics);
-        catalog.learn(&self.0.store, &missing).await?;
-        Ok(catalog.known(names()))
-    }
-
-    /// Records metrics that are new to the device, and refuses those beyond its limit.
-    async fn admit_metrics(
-        &self,
-        serial: &Serial,
-        device: &Device,
-        parsed: &mut Parsed<'_>,
-        ids: Vec<Option<i32>>,
-    ) -> Result<Vec<Option<i32>>, Refused> {
-        let (mut fresh, had) = device.unseen(ids.iter().copied().flatten());
-        if fresh.is_empty() && ids.iter().all(Option::is_some) {
-            return Ok(ids);
-        }
-        let refused = fresh.split_off(fresh.len().min(self.0.max_device_metrics.saturating_sub(had)));
-        if !fresh.is_empty() {
-            match self.0.store.add_device_metrics(device.id, &fresh).await {
-                Ok(()) => device.add(&fresh),
-                Err(StoreError::Reference { .. }) => {
-                    self.0.catalog.forget(serial);
-                    return Err(Refused::Gone);
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let mut admitted = ids;
-        let mut told: Vec<String> = Vec::new();
-        for (sample, id) in parsed.samples.iter().zip(&mut admitted) {
-            let message = match *id {
-                Some(known) if refused.binary_search(&known).is_err() => continue,
-                Some(_) => format!("a device has at most {} metrics", self.0.max_device_metrics),
-                None => format!("there are at most {MAX_METRIC_NAMES} metric names on this server"),
-            };
-            *id = None;
-            if !told.iter().any(|name| *name == sample.metric) {
-                told.push(sample.metric.to_string());
-                parsed.problems.push(Problem {
-                    item: None,
-                    key: Some(sample.metric.to_string()),
-                    message: message.into(),
-                });
-            }
-        }
-        Ok(admitted)
-    }
-
     fn encode(
         &self,
         serial: &Serial,
@@ -341,7 +298,9 @@ impl Ingest {
     fn record(&self, serial: &Serial, at: DateTime<Utc>, report: &Report) {
         let count = report.problems.count();
         if count > 0 {
-            self.0.metrics.rejected.inc_by(count as u64);
+            for (reason, count) in report.problems.by_reason() {
+                self.0.metrics.rejected(*reason, *count);
+            }
             let problems = report
                 .problems
                 .listed()
@@ -372,7 +331,7 @@ impl Ingest {
     }
 
     fn record_malformed(&self, serial: &Serial, at: DateTime<Utc>, malformed: &Malformed) {
-        self.0.metrics.rejected.inc();
+        self.0.metrics.rejected(malformed.reason(), 1);
         let facts = Facts::TelemetryRejected {
             problems: vec![malformed.to_string()],
             count: 1,

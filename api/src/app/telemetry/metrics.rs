@@ -1,17 +1,18 @@
 //! What telemetry tells Prometheus: `setpoint_telemetry_*`.
 
 use prometheus_client::{
-    metrics::{counter::Counter, gauge::Gauge, histogram::Histogram},
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use setpoint_model::telemetry::Reason;
 
 /// Counts of the way from a payload to Postgres. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     /// Samples committed; a duplicate counts like its first copy.
     pub stored: Counter,
-    /// Samples, objects or whole payloads refused.
-    pub rejected: Counter,
+    rejected: Family<ReasonLabel, Counter>,
     /// Samples of devices that are gone.
     pub orphaned: Counter,
     /// Objects whose time was too far ahead.
@@ -28,14 +29,27 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
+}
+
 impl Metrics {
+    /// Counts samples, objects or whole payloads that were refused.
+    pub fn rejected(&self, reason: Reason, count: usize) {
+        let reason = reason.as_str();
+        self.rejected
+            .get_or_create(&ReasonLabel { reason })
+            .inc_by(count as u64);
+    }
+
     /// Registers the metrics.
     pub fn register(registry: &mut Registry) -> Self {
         let rows = [1.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 2_500.0, 5_000.0, 10_000.0];
         let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
         let metrics = Self {
             stored: Counter::default(),
-            rejected: Counter::default(),
+            rejected: Family::default(),
             orphaned: Counter::default(),
             skewed: Counter::default(),
             merged: Counter::default(),
@@ -48,7 +62,7 @@ impl Metrics {
         registry.register("samples_stored", "Samples committed", metrics.stored.clone());
         registry.register(
             "samples_rejected",
-            "Samples, objects or whole payloads refused",
+            "Samples, objects or whole payloads refused, by reason",
             metrics.rejected.clone(),
         );
         registry.register(

@@ -1,5 +1,6 @@
 //! Telemetry: taking it from devices, and reading it back.
 
+mod admit;
 mod catalog;
 mod error;
 mod export;
@@ -8,6 +9,7 @@ mod ingest;
 mod metrics;
 mod queue;
 mod read;
+mod removal;
 
 use setpoint_model::{DeviceId, Serial};
 use setpoint_store::telemetry::{Latest, Reading};
@@ -20,6 +22,7 @@ pub use ingest::{Ingest, Report};
 pub use metrics::Metrics;
 pub use queue::{Batch, NotStored, Receipt};
 pub use read::{Buckets, Pages, Place, Point, Query, Readers};
+pub use removal::Removed;
 
 impl App {
     /// Stores telemetry for a device, on its own behalf or on that of a holder of `telemetry:write`.

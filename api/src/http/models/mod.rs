@@ -46,7 +46,7 @@ struct ModelBody {
         "reportInterval": {"type": "integer", "minimum": 10, "maximum": 3600, "default": 60, "unit": "s"}
     }))]
     settings: Document,
-    /// Metric name to its unit, title and description.
+    /// Metric name to its `unit`, `title`, `description` and `type` (`number`, `boolean` or `string`).
     #[schema(value_type = Object, example = json!({"temperature": {"unit": "°C", "title": "Temperature"}}))]
     telemetry: Document,
     /// Whether a device must show its factory secret to be claimed.
@@ -101,7 +101,7 @@ struct ModelFields {
         "reportInterval": {"type": "integer", "minimum": 10, "maximum": 3600, "default": 60, "unit": "s"}
     }))]
     settings: Document,
-    /// Metric name to its unit, title and description.
+    /// Metric name to its `unit`, `title`, `description` and `type` (`number`, `boolean` or `string`).
     #[schema(value_type = Option<Object>, example = json!({"temperature": {"unit": "°C", "title": "Temperature"}}))]
     telemetry: Option<Document>,
     /// Whether a device must show its factory secret to be claimed.

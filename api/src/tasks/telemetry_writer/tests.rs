@@ -26,6 +26,7 @@ struct Fixture {
 
 fn telemetry_config() -> config::Telemetry {
     config::Telemetry {
+        delete_within: Duration::from_secs(10),
         max_batch: 1_000,
         max_metrics: 64,
         max_text: 256,

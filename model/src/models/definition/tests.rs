@@ -57,7 +57,7 @@ fn each_wrong_field_has_its_message() {
                 "telemetry.a b":
                     "is no metric's name: 1 to 64 of A-Z a-z 0-9 . _ -, beginning with a letter or digit",
                 "telemetry.t": "`unit` must be a text of at most 32 characters",
-                "telemetry.u": "unknown field `units`; known: unit, title, description",
+                "telemetry.u": "unknown field `units`; known: unit, title, description, type",
                 "telemetry.v": "must be an object such as {\"unit\": \"°C\", \"title\": \"Temperature\"}",
             }),
         ),

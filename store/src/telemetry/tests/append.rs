@@ -1,7 +1,10 @@
 use chrono::TimeDelta;
-use setpoint_model::{Serial, telemetry::Value};
+use setpoint_model::{
+    Serial,
+    telemetry::{Kind, Value},
+};
 
-use super::{at, device, history, metrics, number, rows, told};
+use super::{at, device, history, metrics, number, of, rows, told};
 use crate::{Error, testing::database};
 
 #[tokio::test]
@@ -72,14 +75,17 @@ async fn metrics_are_named_once_and_belong_to_devices_that_are_there() {
     let first = metrics(&store, id, &["a", "b"]).await;
     let second = metrics(&store, id, &["b", "c", "a"]).await;
     assert_eq!((first[0], first[1]), (second[2], second[0]));
-    let mut known = store.telemetry_device(&serial).await.unwrap().unwrap();
-    known.metrics.sort_unstable();
+    let known = store.telemetry_device(&serial).await.unwrap().unwrap();
     let mut expected = second.clone();
     expected.sort_unstable();
+    let expected: Vec<_> = expected
+        .into_iter()
+        .map(|metric| (metric, Some(Kind::Number)))
+        .collect();
     assert_eq!((known.id, known.metrics), (id, expected));
 
     database.execute("DELETE FROM devices").await;
-    let gone = store.add_device_metrics(id, &[first[0]]).await;
+    let gone = store.add_device_metrics(id, &[of(first[0], Kind::Number)]).await;
     assert!(matches!(gone, Err(Error::Reference { .. })), "{gone:?}");
     assert_eq!(store.telemetry_device(&serial).await.unwrap(), None);
 }
