@@ -74,6 +74,18 @@ pub struct Telemetry {
     /// For how long one request deletes samples of a metric.
     #[serde(deserialize_with = "units::duration")]
     pub delete_within: Duration,
+    /// How far roll-ups stay behind the clock.
+    #[serde(deserialize_with = "units::duration")]
+    pub rollup_lag: Duration,
+    /// How often it is looked what roll-ups are to be made.
+    #[serde(deserialize_with = "units::duration")]
+    pub rollup_every: Duration,
+    /// How long roll-ups by minute are kept; `None` for as long as samples.
+    #[serde(default, deserialize_with = "units::optional_duration")]
+    pub rollup_retention_1m: Option<Duration>,
+    /// How long roll-ups by hour are kept; `None` for as long as samples.
+    #[serde(default, deserialize_with = "units::optional_duration")]
+    pub rollup_retention_1h: Option<Duration>,
 }
 
 /// Limits of the timeline of devices.
@@ -144,6 +156,24 @@ impl Telemetry {
         days("telemetry.retention", self.retention)?;
         positive("telemetry.max_points", self.max_points)?;
         positive("telemetry.max_exports", self.max_exports)?;
+        if self.rollup_lag > LONGEST_LAG {
+            return Err(Invalid::new("telemetry.rollup_lag", "0s to 1day"));
+        }
+        if self.rollup_every.is_zero() {
+            return Err(Invalid::new("telemetry.rollup_every", "more than 0s"));
+        }
+        if let Some(minutes) = self.rollup_retention_1m {
+            days("telemetry.rollup_retention_1m", minutes)?;
+        }
+        if let Some(hours) = self.rollup_retention_1h {
+            days("telemetry.rollup_retention_1h", hours)?;
+            if hours < self.retention {
+                return Err(Invalid::new(
+                    "telemetry.rollup_retention_1h",
+                    "at least telemetry.retention",
+                ));
+            }
+        }
         if self.max_queue < self.max_batch {
             return Err(Invalid::new(
                 "telemetry.max_queue",
@@ -176,6 +206,9 @@ impl Events {
         Ok(())
     }
 }
+
+/// The most that roll-ups may be told to stay behind.
+const LONGEST_LAG: Duration = Duration::from_secs(86_400);
 
 /// A retention works by whole days, and a hundred years are enough for anybody.
 pub(super) fn days(key: &'static str, value: Duration) -> Result<(), Invalid> {

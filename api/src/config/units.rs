@@ -17,6 +17,13 @@ pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Dur
     })
 }
 
+/// A duration that may be left out.
+pub(super) fn optional_duration<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
 /// A duration of whole seconds that 16 bits can hold, as MQTT counts a keep-alive.
 pub(super) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
     let duration = duration(deserializer)?;

@@ -159,6 +159,9 @@ pub(super) fn spawn(app: &App, queues: Queues, changes: Changes, config: &Config
         "timeline writer",
         tasks::timeline_writer::run(app.clone(), queues.timeline, stop()),
     );
+    let (every, lag) = (config.telemetry.rollup_every, config.telemetry.rollup_lag);
+    let rollups = tasks::telemetry_rollups::run(app.clone(), every, lag, stop());
+    tasks.background("telemetry roll-ups", rollups);
     tasks.essential(
         "telemetry partitions",
         tasks::partitions::run(app.clone(), stop()),

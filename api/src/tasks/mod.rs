@@ -19,6 +19,7 @@ pub mod settings_layers;
 pub mod settings_marks;
 pub mod settings_overdue;
 pub mod settings_publisher;
+pub mod telemetry_rollups;
 pub mod telemetry_writer;
 pub mod timeline_writer;
 pub mod token_use;

@@ -23,6 +23,9 @@ pub async fn make(app: &App) -> Result<(), setpoint_store::Error> {
         .store
         .make_telemetry_partitions(today, today + Days::new(DAYS_AHEAD))
         .await?;
+    app.store
+        .make_rollup_partitions(today + Days::new(DAYS_AHEAD))
+        .await?;
     if made > 0 {
         tracing::info!(made, "telemetry partitions made");
     }

@@ -48,6 +48,7 @@ pub async fn purge(app: &App) -> Result<(), Error> {
         for partition in &partitions {
             samples += app.store.purge_partition(partition, device_id).await?;
         }
+        app.store.remove_rollups(device_id, None).await?;
         app.store.purge_timeline(device_id).await?;
         if settled {
             app.store.finish_purge(device_id).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{Days, TimeDelta};
-use setpoint_store::Error;
+use setpoint_store::{Error, telemetry::Rollup};
 use tokio_util::sync::CancellationToken;
 
 use crate::{app::App, config};
@@ -49,6 +49,7 @@ pub async fn expire(
     let now = app.clock.now();
     // A day more than asked for: a sample that was young enough when it arrived must find its partition.
     let oldest = (now - delta(telemetry.retention)).date_naive() - Days::new(1);
+    app.store.telemetry_starts(oldest).await?;
     let partitions = app.store.drop_telemetry_partitions(oldest).await?;
     let mut past = 0;
     loop {
@@ -58,6 +59,7 @@ pub async fn expire(
             break;
         }
     }
+    let rollups = expire_rollups(app, telemetry).await?;
     let mut entries = 0;
     loop {
         let deleted = app
@@ -73,10 +75,31 @@ pub async fn expire(
             break;
         }
     }
-    if partitions > 0 || past > 0 || entries > 0 {
-        tracing::info!(partitions, samples = past, entries, "old data dropped");
+    if partitions > 0 || past > 0 || rollups > 0 || entries > 0 {
+        tracing::info!(partitions, samples = past, rollups, entries, "old data dropped");
     }
     Ok(())
+}
+
+/// Drops roll-ups by whole months. Returns how many partitions and rows.
+async fn expire_rollups(app: &App, config: &config::Telemetry) -> Result<u64, Error> {
+    let mut dropped = 0;
+    for (rollup, retention) in [
+        (Rollup::Minutes, config.rollup_retention_1m),
+        (Rollup::Hours, config.rollup_retention_1h),
+    ] {
+        let oldest =
+            (app.clock.now() - delta(retention.unwrap_or(config.retention))).date_naive() - Days::new(1);
+        dropped += app.store.drop_rollup_partitions(rollup, oldest).await? as u64;
+        loop {
+            let deleted = app.store.expire_past_rollups(rollup, oldest, STEP).await?;
+            dropped += deleted;
+            if deleted == 0 {
+                break;
+            }
+        }
+    }
+    Ok(dropped)
 }
 
 fn delta(duration: Duration) -> TimeDelta {

@@ -106,6 +106,8 @@ impl EmbeddedConfig {
             ("max_parallel_workers_per_gather", "0"),
             // Compiling takes longer than any of our queries.
             ("jit", "off"),
+            // A query over years of telemetry holds a lock on each of its partitions and their indexes.
+            ("max_locks_per_transaction", "512"),
             ("timezone", "UTC"),
             ("log_timezone", "UTC"),
         ]

@@ -1,8 +1,8 @@
 //! Appending samples: COPY straight into the table, and by way of a staging table when there are duplicates.
 
-use sqlx::{Acquire as _, PgConnection, postgres::PgPoolCopyExt as _};
+use sqlx::{PgConnection, Postgres, Transaction};
 
-use super::Rows;
+use super::{Rows, rollups};
 use crate::{Result, Store};
 
 /// The columns in the order in which [`Rows`] encodes them.
@@ -28,9 +28,9 @@ impl Store {
     /// [`crate::Error::Conflict`] when a row is there already or comes twice: use [`Self::merge_telemetry`].
     /// [`crate::Error::Invalid`] when no partition covers a row's time.
     pub async fn append_telemetry(&self, rows: &Rows) -> Result<u64> {
-        let mut copy = self.pool.copy_in_raw(APPEND_TARGET).await?;
-        copy.send(rows.to_copy()).await?;
-        Ok(copy.finish().await?)
+        let mut transaction = self.pool.begin().await?;
+        let appended = append(&mut transaction, rows).await;
+        end(transaction, appended).await
     }
 
     /// Appends the rows that are not there yet, in one transaction. Returns how many were new.
@@ -38,18 +38,47 @@ impl Store {
     /// # Errors
     /// [`crate::Error::Invalid`] when no partition covers a row's time.
     pub async fn merge_telemetry(&self, rows: &Rows) -> Result<u64> {
-        let mut connection = self.pool.acquire().await?;
-        let mut transaction = connection.begin().await?;
-        stage(&mut transaction, rows).await?;
-        let merged = sqlx::query(
-            "INSERT INTO telemetry (device_id, metric_id, at, number, flag, text)
-             SELECT device_id, metric_id, at, number, flag, text FROM telemetry_staging
-             ON CONFLICT DO NOTHING",
-        )
-        .execute(&mut *transaction)
-        .await?;
-        transaction.commit().await?;
-        Ok(merged.rows_affected())
+        let mut transaction = self.pool.begin().await?;
+        let merged = merge(&mut transaction, rows).await;
+        end(transaction, merged).await
+    }
+}
+
+async fn append(connection: &mut PgConnection, rows: &Rows) -> Result<u64> {
+    let watermark = rollups::hold(connection).await?;
+    let mut copy = connection.copy_in_raw(APPEND_TARGET).await?;
+    copy.send(rows.to_copy()).await?;
+    let appended = copy.finish().await?;
+    rollups::note(connection, &rows.late(watermark)).await?;
+    Ok(appended)
+}
+
+async fn merge(connection: &mut PgConnection, rows: &Rows) -> Result<u64> {
+    let watermark = rollups::hold(connection).await?;
+    stage(connection, rows).await?;
+    let merged = sqlx::query(
+        "INSERT INTO telemetry (device_id, metric_id, at, number, flag, text)
+         SELECT device_id, metric_id, at, number, flag, text FROM telemetry_staging
+         ON CONFLICT DO NOTHING",
+    )
+    .execute(&mut *connection)
+    .await?;
+    rollups::note(connection, &rows.late(watermark)).await?;
+    Ok(merged.rows_affected())
+}
+
+/// Commits, or takes back at once rather than when the connection is next used: the watermark waits for either.
+async fn end(transaction: Transaction<'_, Postgres>, outcome: Result<u64>) -> Result<u64> {
+    match outcome {
+        Ok(count) => {
+            transaction.commit().await?;
+            Ok(count)
+        }
+        Err(error) => {
+            // Without a connection it is taken back by the server.
+            let _ = transaction.rollback().await;
+            Err(error)
+        }
     }
 }
 

@@ -1,6 +1,6 @@
-//! Reading samples back: the newest of each metric, raw history, and history in buckets.
+//! Reading samples back: the newest of each metric, and history as it came or in buckets ([`super::buckets`]).
 //!
-//! Each query asks metric by metric (LATERAL), because only then is a metric's time range one walk along the
+//! Each query of samples asks metric by metric (LATERAL), because only then is a metric's time range one walk along the
 //! primary key, partition after partition, that ends as soon as the page is full.
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -8,8 +8,9 @@ use setpoint_model::{
     DeviceId,
     telemetry::{Aggregate, Bucket, Value},
 };
-use sqlx::{FromRow, postgres::types::PgInterval};
+use sqlx::FromRow;
 
+use super::{BucketPosition, Buckets};
 use crate::{Result, Store};
 
 /// How far back the newest sample of a metric is looked for before all partitions are.
@@ -94,30 +95,6 @@ fn readings(rows: Vec<Row>) -> Vec<Reading> {
     rows.into_iter().filter_map(Row::reading).collect()
 }
 
-/// A query over buckets whose value is `$value`, of rows where `$present` holds. Binds: device, metric names,
-/// from, to, position time, position metric, limit, width.
-macro_rules! bucketed {
-    ($value:literal, $present:literal) => {
-        concat!(
-            "SELECT b.at, m.name AS metric, m.id AS metric_id, b.number, NULL::boolean AS flag, NULL::text AS text
-             FROM device_metrics d JOIN metrics m ON m.id = d.metric_id
-             CROSS JOIN LATERAL (
-                 SELECT date_bin($8, t.at, '2001-01-01T00:00:00Z') AS at, (",
-            $value,
-            ")::double precision AS number
-                 FROM telemetry t
-                 WHERE t.device_id = $1 AND t.metric_id = d.metric_id AND t.at >= $3 AND t.at < $4
-                   AND (",
-            $present,
-            ")
-                 GROUP BY 1) b
-             WHERE d.device_id = $1 AND ($2::text[] IS NULL OR m.name = ANY($2))
-               AND ($5::timestamptz IS NULL OR b.at > $5 OR (b.at = $5 AND m.id > $6))
-             ORDER BY b.at, m.id LIMIT $7"
-        )
-    };
-}
-
 impl Store {
     /// Samples as they came, oldest first.
     ///
@@ -161,33 +138,30 @@ impl Store {
         bucket: Bucket,
         aggregate: Aggregate,
     ) -> Result<Vec<Reading>> {
-        let sql = match aggregate {
-            Aggregate::Avg => bucketed!("avg(coalesce(t.number, t.flag::int))", "t.text IS NULL"),
-            Aggregate::Min => bucketed!("min(coalesce(t.number, t.flag::int))", "t.text IS NULL"),
-            Aggregate::Max => bucketed!("max(coalesce(t.number, t.flag::int))", "t.text IS NULL"),
-            Aggregate::Sum => bucketed!("sum(coalesce(t.number, t.flag::int))", "t.text IS NULL"),
-            Aggregate::Count => bucketed!("count(*)", "true"),
-            Aggregate::Last => LAST,
+        let after = wanted.after.map(|after| BucketPosition {
+            at: after.at,
+            metric_id: after.metric_id,
+            device_id: None,
+        });
+        let buckets = Buckets {
+            devices: &[wanted.device_id],
+            by_device: false,
+            metrics: wanted.metrics,
+            from: wanted.from,
+            to: wanted.to,
+            bucket,
+            aggregate,
+            after,
+            limit: wanted.limit,
         };
-        let (after, after_metric) = position(wanted);
-        let width = PgInterval {
-            months: 0,
-            days: 0,
-            microseconds: i64::from(bucket.seconds()) * 1_000_000,
-        };
-        let rows = sqlx::query_as::<_, Row>(sql)
-            .bind(wanted.device_id.0)
-            .bind(wanted.metrics)
-            // A page that goes on within a bucket needs all of that bucket.
-            .bind(after.map_or(wanted.from, |after| after.max(wanted.from)))
-            .bind(wanted.to)
-            .bind(after)
-            .bind(after_metric)
-            .bind(wanted.limit)
-            .bind(width)
-            .fetch_all(&self.pool)
-            .await?;
-        Ok(readings(rows))
+        let buckets = self.telemetry_in_buckets(&buckets).await?.into_iter();
+        let readings = buckets.map(|bucket| Reading {
+            at: bucket.position.at,
+            metric: bucket.metric,
+            metric_id: bucket.position.metric_id,
+            value: bucket.value,
+        });
+        Ok(readings.collect())
     }
 
     /// The newest sample of each metric that a device has, by name.
@@ -198,7 +172,7 @@ impl Store {
         // Nearly always all are recent; only metrics that fell silent are looked for in every partition.
         let (mut found, silent) = self.recent_telemetry(wanted).await?;
         if !silent.is_empty() {
-            found.extend(self.last_telemetry(wanted.device_id, &silent).await?);
+            found.extend(self.last_telemetry(wanted, &silent).await?);
         }
         found.sort_by(|a, b| a.metric.cmp(&b.metric));
         Ok(found)
@@ -236,8 +210,39 @@ impl Store {
         Ok((readings(found), silent))
     }
 
-    /// The newest sample of these metrics, however old.
-    async fn last_telemetry(&self, device_id: DeviceId, metric_ids: &[i32]) -> Result<Vec<Reading>> {
+    /// The newest sample of these metrics, however old: by the roll-ups of hours, which are few. Where those may not tell
+    /// it, samples are looked at partition by partition.
+    async fn last_telemetry(&self, wanted: Latest, metric_ids: &[i32]) -> Result<Vec<Reading>> {
+        let rows = sqlx::query_as!(
+            Row,
+            r#"SELECT h.last_at AS "at!", m.name AS metric, m.id AS metric_id, h.last_number AS number,
+                      h.last_flag AS flag, h.last_text AS text
+               FROM metrics m
+               CROSS JOIN LATERAL (
+                   SELECT h.last_at, h.last_number, h.last_flag, h.last_text FROM telemetry_hours h
+                   WHERE h.device_id = $1 AND h.metric_id = m.id
+                   ORDER BY h.at DESC LIMIT 1) h
+               WHERE m.id = ANY($2)
+                 AND (SELECT rolled FROM telemetry_rollup) >= $3::timestamptz + interval '1 hour'
+                 AND NOT EXISTS (SELECT FROM telemetry_late l WHERE l.device_id = $1 AND l.metric_id = m.id)"#,
+            wanted.device_id.0,
+            metric_ids,
+            wanted.now - RECENT,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found = readings(rows);
+        let unknown = metric_ids.iter().copied();
+        let unknown: Vec<i32> = unknown
+            .filter(|id| found.iter().all(|reading| reading.metric_id != *id))
+            .collect();
+        if !unknown.is_empty() {
+            found.extend(self.last_of_samples(wanted.device_id, &unknown).await?);
+        }
+        Ok(found)
+    }
+
+    async fn last_of_samples(&self, device_id: DeviceId, metric_ids: &[i32]) -> Result<Vec<Reading>> {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT t.at AS "at!", m.name AS metric, m.id AS metric_id, t.number, t.flag, t.text
@@ -255,18 +260,6 @@ impl Store {
         Ok(readings(rows))
     }
 }
-
-/// The newest sample of each bucket, of whatever type; the same binds as [`bucketed!`].
-const LAST: &str = "SELECT b.at, m.name AS metric, m.id AS metric_id, b.number, b.flag, b.text
-    FROM device_metrics d JOIN metrics m ON m.id = d.metric_id
-    CROSS JOIN LATERAL (
-        SELECT DISTINCT ON (1) date_bin($8, t.at, '2001-01-01T00:00:00Z') AS at, t.number, t.flag, t.text
-        FROM telemetry t
-        WHERE t.device_id = $1 AND t.metric_id = d.metric_id AND t.at >= $3 AND t.at < $4
-        ORDER BY 1, t.at DESC) b
-    WHERE d.device_id = $1 AND ($2::text[] IS NULL OR m.name = ANY($2))
-      AND ($5::timestamptz IS NULL OR b.at > $5 OR (b.at = $5 AND m.id > $6))
-    ORDER BY b.at, m.id LIMIT $7";
 
 fn position(wanted: &History<'_>) -> (Option<DateTime<Utc>>, Option<i32>) {
     (

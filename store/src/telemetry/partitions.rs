@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Days, NaiveDate, Utc};
 use setpoint_model::DeviceId;
-use sqlx::AssertSqlSafe;
+use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::{Result, Store};
 
@@ -65,7 +65,7 @@ impl Store {
     /// # Errors
     /// When the database fails; what was dropped until then stays dropped.
     pub async fn drop_telemetry_partitions(&self, keep_from: NaiveDate) -> Result<usize> {
-        self.finish_detaching().await?;
+        finish_detaching(&self.pool, "telemetry").await?;
         let partitions = self.telemetry_partitions().await?;
         let mut dropped = 0;
         for name in partitions
@@ -73,12 +73,7 @@ impl Store {
             .filter(|p| p.day.is_some_and(|day| day < keep_from))
             .map(|p| &p.name)
         {
-            // It waits for those who use the partition, and blocks nobody.
-            let detach = format!("ALTER TABLE telemetry DETACH PARTITION \"{name}\" CONCURRENTLY");
-            sqlx::query(AssertSqlSafe(detach)).execute(&self.pool).await?;
-            sqlx::query(AssertSqlSafe(format!("DROP TABLE \"{name}\"")))
-                .execute(&self.pool)
-                .await?;
+            detach_and_drop(&self.pool, "telemetry", name).await?;
             dropped += 1;
         }
         Ok(dropped)
@@ -99,33 +94,6 @@ impl Store {
         .execute(&self.pool)
         .await?;
         Ok(deleted.rows_affected())
-    }
-
-    /// Completes what a crash or time-out left between DETACH and DROP.
-    async fn finish_detaching(&self) -> Result<()> {
-        let pending = sqlx::query_scalar!(
-            r#"SELECT c.relname::text AS "name!" FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-               WHERE i.inhparent = 'telemetry'::regclass AND i.inhdetachpending"#
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        for name in pending {
-            let finish = format!("ALTER TABLE telemetry DETACH PARTITION \"{name}\" FINALIZE");
-            sqlx::query(AssertSqlSafe(finish)).execute(&self.pool).await?;
-        }
-        let orphans = sqlx::query_scalar!(
-            r#"SELECT c.relname::text AS "name!" FROM pg_class c
-               WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'telemetry'::regclass)
-                 AND c.relkind = 'r' AND c.relname ~ '^telemetry_[0-9]{8}$' AND NOT c.relispartition"#
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        for name in orphans {
-            sqlx::query(AssertSqlSafe(format!("DROP TABLE \"{name}\"")))
-                .execute(&self.pool)
-                .await?;
-        }
-        Ok(())
     }
 
     /// Deleted devices whose telemetry may still be there, with whether they were deleted before `settled`, so
@@ -169,6 +137,45 @@ impl Store {
             .await?;
         Ok(())
     }
+}
+
+/// Drops one partition. It waits for those who use it, and blocks nobody.
+pub(super) async fn detach_and_drop(pool: &PgPool, parent: &str, name: &str) -> Result<()> {
+    let detach = format!("ALTER TABLE {parent} DETACH PARTITION \"{name}\" CONCURRENTLY");
+    sqlx::query(AssertSqlSafe(detach)).execute(pool).await?;
+    sqlx::query(AssertSqlSafe(format!("DROP TABLE \"{name}\"")))
+        .execute(pool)
+        .await?;
+    Ok(())
+}
+
+/// Completes what a crash or time-out left between DETACH and DROP of a partition of `parent`.
+pub(super) async fn finish_detaching(pool: &PgPool, parent: &str) -> Result<()> {
+    let pending = sqlx::query_scalar!(
+        r#"SELECT c.relname::text AS "name!" FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+           WHERE i.inhparent = to_regclass($1) AND i.inhdetachpending"#,
+        parent,
+    )
+    .fetch_all(pool)
+    .await?;
+    for name in pending {
+        let finish = format!("ALTER TABLE {parent} DETACH PARTITION \"{name}\" FINALIZE");
+        sqlx::query(AssertSqlSafe(finish)).execute(pool).await?;
+    }
+    let orphans = sqlx::query_scalar!(
+        r#"SELECT c.relname::text AS "name!" FROM pg_class c
+           WHERE c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = to_regclass($1))
+             AND c.relkind = 'r' AND c.relname ~ ('^' || $1 || '_[0-9]{6,8}$') AND NOT c.relispartition"#,
+        parent,
+    )
+    .fetch_all(pool)
+    .await?;
+    for name in orphans {
+        sqlx::query(AssertSqlSafe(format!("DROP TABLE \"{name}\"")))
+            .execute(pool)
+            .await?;
+    }
+    Ok(())
 }
 
 fn day_of(name: &str) -> Option<NaiveDate> {

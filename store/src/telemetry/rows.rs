@@ -1,19 +1,37 @@
 //! Telemetry rows, encoded as COPY takes them.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use setpoint_model::{DeviceId, telemetry::Value};
 
+use super::rollups::Late;
+
 /// Seconds from 1970 to 2000, where Postgres begins to count.
 const POSTGRES_EPOCH_MICROS: i64 = 946_684_800 * 1_000_000;
+const MINUTE_MICROS: i64 = 60 * 1_000_000;
+const HOUR_MICROS: i64 = 60 * MINUTE_MICROS;
 
 /// Rows of `telemetry` in the tuple format of `COPY .. (FORMAT binary)`, ready to be sent.
 ///
 /// Encoding happens where a payload is parsed, on that session's own task, so that the writer only joins
 /// buffers.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Rows {
     tuples: Vec<u8>,
     count: usize,
+    /// The oldest time among them, in microseconds since 1970.
+    oldest: i64,
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self {
+            tuples: Vec::new(),
+            count: 0,
+            oldest: i64::MAX,
+        }
+    }
 }
 
 /// Signature, flags and header extension (PostgreSQL documentation, COPY, "Binary Format").
@@ -29,7 +47,7 @@ impl Rows {
     pub fn with_capacity(rows: usize) -> Self {
         Self {
             tuples: Vec::with_capacity(rows * USUAL_ROW),
-            count: 0,
+            ..Self::default()
         }
     }
 
@@ -61,12 +79,14 @@ impl Rows {
             }
         }
         self.count += 1;
+        self.oldest = self.oldest.min(at.timestamp_micros());
     }
 
     /// Takes all rows of `other`.
     pub fn append(&mut self, other: &Self) {
         self.tuples.extend_from_slice(&other.tuples);
         self.count += other.count;
+        self.oldest = self.oldest.min(other.oldest);
     }
 
     /// How many rows there are.
@@ -87,6 +107,39 @@ impl Rows {
         self.tuples.len()
     }
 
+    /// Whose roll-ups change by rows from before `watermark`: by series and hour, from the first minute to the last.
+    pub(super) fn late(&self, watermark: DateTime<Utc>) -> Vec<Late> {
+        let watermark = watermark.timestamp_micros();
+        if self.oldest >= watermark {
+            return Vec::new();
+        }
+        let mut hours: BTreeMap<(i64, i64, i32), (i64, i64)> = BTreeMap::new();
+        let mut tuples = self.tuples.as_slice();
+        while let Some((device_id, metric_id, at)) = key(&mut tuples) {
+            if at >= watermark {
+                continue;
+            }
+            let since = at - at.rem_euclid(MINUTE_MICROS);
+            let until = since + MINUTE_MICROS;
+            let hour = at.div_euclid(HOUR_MICROS);
+            hours
+                .entry((hour, device_id, metric_id))
+                .and_modify(|known| *known = (known.0.min(since), known.1.max(until)))
+                .or_insert((since, until));
+        }
+        let late = hours
+            .into_iter()
+            .filter_map(|((_, device_id, metric_id), (since, until))| {
+                Some(Late {
+                    device_id,
+                    metric_id,
+                    since: DateTime::from_timestamp_micros(since)?,
+                    until: DateTime::from_timestamp_micros(until)?,
+                })
+            });
+        late.collect()
+    }
+
     /// The whole COPY stream: header, rows, trailer.
     #[must_use]
     pub fn to_copy(&self) -> Vec<u8> {
@@ -102,4 +155,63 @@ fn field(tuples: &mut Vec<u8>, bytes: &[u8]) {
 
 fn null(tuples: &mut Vec<u8>) {
     tuples.extend_from_slice(&(-1_i32).to_be_bytes());
+}
+
+/// Takes one tuple: its device, metric and time, the latter in microseconds since 1970.
+fn key(tuples: &mut &[u8]) -> Option<(i64, i32, i64)> {
+    take::<2>(tuples)?;
+    take::<4>(tuples)?;
+    let device_id = i64::from_be_bytes(take(tuples)?);
+    take::<4>(tuples)?;
+    let metric_id = i32::from_be_bytes(take(tuples)?);
+    take::<4>(tuples)?;
+    let at = i64::from_be_bytes(take(tuples)?) + POSTGRES_EPOCH_MICROS;
+    for _ in 0..3 {
+        // A null's length is -1.
+        let length = usize::try_from(i32::from_be_bytes(take(tuples)?)).unwrap_or(0);
+        *tuples = tuples.get(length..)?;
+    }
+    Some((device_id, metric_id, at))
+}
+
+fn take<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk::<N>()?;
+    *bytes = rest;
+    Some(*taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_rows_are_noted_by_series_and_hour() {
+        let time = |text: &str| -> DateTime<Utc> { format!("2026-01-01T{text}Z").parse().unwrap() };
+        let mut rows = Rows::default();
+        for (device, metric, at, value) in [
+            (1, 1, "10:59:59.5", Value::Text("late".into())),
+            (1, 1, "10:07:30", Value::Flag(true)),
+            (1, 1, "11:00:00", Value::Number(1.0)),
+            (1, 2, "11:00:59", Value::Text("".into())),
+            (1, 1, "12:00:00", Value::Number(1.0)),
+        ] {
+            rows.push(DeviceId(device), metric, time(at), &value);
+        }
+        let told = |watermark| -> Vec<_> {
+            let late = rows.late(time(watermark)).into_iter();
+            let told = late.map(|late| (late.metric_id, late.since, late.until));
+            told.collect()
+        };
+        assert_eq!(
+            told("12:00:00"),
+            [
+                (1, time("10:07:00"), time("11:00:00")),
+                (1, time("11:00:00"), time("11:01:00")),
+                (2, time("11:00:00"), time("11:01:00")),
+            ]
+        );
+        assert_eq!(told("10:30:00"), [(1, time("10:07:00"), time("10:08:00"))]);
+        assert_eq!(told("10:07:30"), []);
+        assert_eq!(rows.late(time("13:00:00")).len(), 4);
+    }
 }

@@ -1,6 +1,8 @@
 mod append;
 mod history;
 mod partitions;
+mod rollups;
+mod rollups_oracle;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use setpoint_model::{

@@ -23,6 +23,14 @@ pub struct Metrics {
     pub retried: Counter,
     /// Samples waiting for a commit or in one.
     pub queued: Gauge,
+    /// Rounds over the roll-ups that came to their end.
+    pub rollup_rounds: Counter,
+    /// How far the roll-ups are behind, in seconds.
+    pub rollup_lag: Gauge,
+    /// Notes of late samples whose roll-ups are still to be computed again.
+    pub late_waiting: Gauge,
+    /// Notes of late samples whose roll-ups were.
+    pub late_settled: Counter,
     /// Rows per commit.
     pub batch_rows: Histogram,
     /// Seconds a commit took, retries included.
@@ -55,6 +63,10 @@ impl Metrics {
             merged: Counter::default(),
             retried: Counter::default(),
             queued: Gauge::default(),
+            rollup_rounds: Counter::default(),
+            rollup_lag: Gauge::default(),
+            late_waiting: Gauge::default(),
+            late_settled: Counter::default(),
             batch_rows: Histogram::new(rows),
             commit_seconds: Histogram::new(seconds),
         };
@@ -85,6 +97,27 @@ impl Metrics {
             "queue_samples",
             "Samples waiting for a commit or in one",
             metrics.queued.clone(),
+        );
+        registry.register(
+            "rollup_rounds",
+            "Rounds over the roll-ups that came to their end",
+            metrics.rollup_rounds.clone(),
+        );
+        registry.register_with_unit(
+            "rollup_lag",
+            "How far the roll-ups by minute are behind",
+            Unit::Seconds,
+            metrics.rollup_lag.clone(),
+        );
+        registry.register(
+            "late_waiting",
+            "Hours of series with late samples, whose roll-ups are to be computed again (counted up to 100,000)",
+            metrics.late_waiting.clone(),
+        );
+        registry.register(
+            "late_settled",
+            "Hours of series with late samples, whose roll-ups were computed again",
+            metrics.late_settled.clone(),
         );
         registry.register("batch_rows", "Rows per commit", metrics.batch_rows.clone());
         registry.register_with_unit(

@@ -39,6 +39,10 @@ fn telemetry_config() -> config::Telemetry {
         max_points: 1_000,
         max_exports: 10,
         retention: Duration::from_secs(365 * 86_400),
+        rollup_lag: Duration::from_secs(120),
+        rollup_every: Duration::from_secs(5),
+        rollup_retention_1m: None,
+        rollup_retention_1h: None,
     }
 }
 
