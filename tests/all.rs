@@ -69,6 +69,7 @@ mod telemetry_formats;
 mod telemetry_history;
 mod telemetry_http;
 mod telemetry_limits;
+mod telemetry_picture;
 mod telemetry_rollups;
 mod telemetry_streams;
 mod telemetry_types;

@@ -61,6 +61,7 @@ const OPERATIONS: &[(&str, &str, [u16; 5])] = &[
     ("post /devices/{serial}/telemetry",           "telemetry:write", [401, 403, 404, 403, 422]),
     ("delete /devices/{serial}/telemetry",         "telemetry:write", [401, 403, 404, 403, 422]),
     ("get /devices/{serial}/telemetry/latest",     "telemetry:read",  [401, 200, 404, 200, 200]),
+    ("get /devices/{serial}/telemetry.svg",        "telemetry:read",  [401, 200, 404, 200, 200]),
     ("get /devices/{serial}/timeline",             "devices:read",    [401, 200, 404, 200, 200]),
     ("post /factory/imports",                      "devices:write",   [401, 403, 403, 403, 422]),
     ("get /factory/imports/{id}",                  "devices:write",   [401, 403, 403, 403, 404]),

@@ -3,6 +3,7 @@
 mod delete;
 mod encode;
 mod format;
+mod picture;
 mod query;
 mod stream;
 
@@ -32,6 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(history, ingest))
         .routes(routes!(latest))
         .merge(delete::routes())
+        .routes(routes!(picture::picture))
 }
 
 impl From<Reading> for Item {

@@ -29,6 +29,9 @@ pub struct Bucket(u32);
 pub struct InvalidBucket;
 
 impl Bucket {
+    /// The widest: 366 days.
+    pub const WIDEST: Self = Self(MAX_BUCKET_SECONDS);
+
     /// The width in seconds.
     pub fn seconds(self) -> u32 {
         self.0
