@@ -138,6 +138,11 @@ async fn an_ack_that_makes_no_sense_changes_nothing_and_shows_in_the_timeline() 
             "the acknowledgement is not of the documented shape",
         ),
         (
+            json!({"version": 2, "errors": {"label": "no"}}).to_string(),
+            "the acknowledgement is not of the documented shape: invalid type: string \\\"no\\\", \
+             expected an object of `code` and `message`",
+        ),
+        (
             "{\"version\":2".to_owned(),
             "the acknowledgement is not valid JSON",
         ),

@@ -15,7 +15,7 @@ pub const MAX_MESSAGE: usize = 500;
 
 /// What a device says about one key that it did not apply.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object of `code` and `message`")]
 pub struct KeyError {
     /// The device's own code; 400 by habit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
