@@ -81,6 +81,9 @@ mod totp;
 mod tour;
 mod transports;
 mod two_servers;
+mod webhooks;
+mod webhooks_delivery;
+mod webhooks_described;
 
 /// The server's program.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_setpoint-under-test");

@@ -116,6 +116,17 @@ const OPERATIONS: &[(&str, &str, [u16; 5])] = &[
     ("patch /users/{username}",                    "admin",           [401, 403, 403, 403, 403]),
     ("delete /users/{username}",                   "admin",           [401, 403, 403, 403, 403]),
     ("delete /users/{username}/totp",              "admin",           [401, 403, 403, 403, 403]),
+    ("get /webhooks",                              "webhooks:read",   [401, 403, 403, 403, 200]),
+    ("post /webhooks",                             "webhooks:write",  [401, 403, 403, 403, 422]),
+    ("get /webhooks/{name}",                       "webhooks:read",   [401, 403, 403, 403, 404]),
+    ("patch /webhooks/{name}",                     "webhooks:write",  [401, 403, 403, 403, 404]),
+    ("delete /webhooks/{name}",                    "webhooks:write",  [401, 403, 403, 403, 404]),
+    ("post /webhooks/{name}/secret",               "webhooks:write",  [401, 403, 403, 403, 404]),
+    ("post /webhooks/{name}/test",                 "webhooks:write",  [401, 403, 403, 403, 404]),
+    ("post /webhooks/{name}/replay",               "webhooks:write",  [401, 403, 403, 403, 404]),
+    ("get /webhooks/{name}/deliveries",            "webhooks:read",   [401, 403, 403, 403, 404]),
+    ("get /webhooks/{name}/deliveries/{id}",       "webhooks:read",   [401, 403, 403, 403, 404]),
+    ("post /webhooks/{name}/deliveries/{id}/replay", "webhooks:write", [401, 403, 403, 403, 404]),
 ];
 
 /// Below the API's base, unless OAuth or the server itself says otherwise.

@@ -10,6 +10,7 @@ use setpoint_tests::{
         mqtt::{Connect, VERSIONS},
         oidc::{ACCESS_TOKEN, CLIENT_ID, CLIENT_SECRET, Provider},
         operator_login,
+        receiver::Receiver,
     },
 };
 
@@ -25,6 +26,7 @@ async fn the_whole_log_of_a_run_holds_no_credential() {
             .env("SETPOINT_SIGN_IN__OIDC__CLIENT_ID", CLIENT_ID)
             .env("SETPOINT_SIGN_IN__OIDC__CLIENT_SECRET", CLIENT_SECRET)
             .env("SETPOINT_SIGN_IN__OIDC__DEFAULT_ROLE", "viewer")
+            .env("SETPOINT_WEBHOOKS__ALLOW_PRIVATE", "true")
             .env("SETPOINT_LOG__LEVEL", "trace")
             .env("SETPOINT_LOG__FORMAT", format)
             .env("SETPOINT_ADMIN__PASSWORD", "a-password-of-mine");
@@ -115,9 +117,22 @@ async fn the_whole_log_of_a_run_holds_no_credential() {
         let mut browser = Browser::new(anonymous.server());
         let arrived = browser.sign_in().await;
         assert_eq!(arrived.status(), 303);
+        let mut receiver = Receiver::start().await;
+        let hook = json!({
+            "name": "ops", "url": format!("{}/a-path-of-mine", receiver.url()), "events": ["presence"],
+            "headers": {"authorization": "Bearer a-header-of-mine"}
+        });
+        let made = child.api.post("/webhooks").json(&hook).await.expect(201);
+        let secret = child.api.post("/webhooks/ops/secret").await.expect(200);
+        child.api.post("/webhooks/ops/test").await.expect(202);
+        receiver.next().await;
         let server_key = std::fs::read_to_string(child.data().join("server-key")).unwrap();
 
         let secrets = [
+            made["secret"].as_str().unwrap().to_owned(),
+            secret["secret"].as_str().unwrap().to_owned(),
+            "a-path-of-mine".to_owned(),
+            "a-header-of-mine".to_owned(),
             enrolment["secret"].as_str().unwrap().to_owned(),
             recovery_code.to_owned(),
             recovery_code.replace('-', ""),

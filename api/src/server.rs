@@ -144,7 +144,8 @@ impl Server {
         let certificates = certificates(&config)?;
         let sign_in = sign_in(&config, &data_dir)?;
         let (store, embedded) = open_database(&config).await?;
-        match Self::compose(
+        // Boxed: the configuration is large.
+        let composed = Box::pin(Self::compose(
             config,
             clock,
             data_dir,
@@ -152,9 +153,8 @@ impl Server {
             certificates,
             sign_in,
             store.clone(),
-        )
-        .await
-        {
+        ));
+        match composed.await {
             Ok(server) => Ok(Self { embedded, ..server }),
             Err(error) => {
                 store.close().await;

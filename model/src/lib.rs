@@ -23,6 +23,7 @@ pub mod telemetry;
 pub mod timeline;
 pub mod topic;
 pub mod totp;
+pub mod webhook;
 
 pub use access::Identity;
 pub use clock::{Clock, SystemClock};

@@ -47,6 +47,10 @@ scopes! {
     GroupsRead = "groups:read",
     /// Create, change and delete groups, and with them the settings of their members.
     GroupsWrite = "groups:write",
+    /// Read webhooks and what became of their events.
+    WebhooksRead = "webhooks:read",
+    /// Create, change, test and delete webhooks.
+    WebhooksWrite = "webhooks:write",
     /// Connect to MQTT as an operator.
     Mqtt = "mqtt",
     /// Make, list and delete API tokens: one's own, or everybody's for an administrator.

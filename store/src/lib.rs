@@ -29,6 +29,7 @@ pub mod timeline;
 pub mod tokens;
 pub mod totp;
 pub mod users;
+pub mod webhooks;
 
 pub use database::{ConnectOptions, InvalidUrl, MigrateError, OpenError, PoolOptions, Store};
 pub use error::Error;

@@ -35,6 +35,8 @@ pub enum Change {
     Model(String),
     /// These devices' settings were published.
     Settings(Vec<i64>),
+    /// Webhooks are to be told something, by whoever takes it.
+    Webhooks,
     /// Another server is there.
     Hello,
     /// The connection was lost and is back: anything may have been missed.
@@ -153,6 +155,7 @@ fn read(payload: &str, own: Uuid) -> Option<Change> {
         "device" => Change::Device(what.parse().ok()?),
         "model" => Change::Model(what.to_owned()),
         "settings" => Change::Settings(what.split(',').filter_map(|id| id.parse().ok()).collect()),
+        "webhooks" => Change::Webhooks,
         "hello" => Change::Hello,
         _ => return None,
     })
@@ -180,6 +183,7 @@ mod tests {
             ("- settings 1,2".to_owned(), Some(Change::Settings(vec![1, 2]))),
             ("- hello ".to_owned(), Some(Change::Hello)),
             ("- hello".to_owned(), Some(Change::Hello)),
+            ("- webhooks".to_owned(), Some(Change::Webhooks)),
             (format!("{own} end A"), None),
             ("- other A".to_owned(), None),
             ("- end -".to_owned(), None),

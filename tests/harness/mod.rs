@@ -7,6 +7,7 @@ pub mod events;
 pub mod mosquitto;
 pub mod mqtt;
 pub mod oidc;
+pub mod receiver;
 mod server;
 pub mod socket;
 pub mod wait;

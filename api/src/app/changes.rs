@@ -56,6 +56,7 @@ impl App {
             Change::Owner(user) => self.ownership_changed(*user).await,
             Change::Device(serial) => self.ingest.refresh(serial),
             Change::Model(model) => self.ingest.refresh_model(model),
+            Change::Webhooks => self.hints.webhooks.everything(),
             Change::Settings(_) | Change::Hello | Change::Missed => {}
         }
         Ok(())

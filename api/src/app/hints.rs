@@ -27,6 +27,8 @@ pub struct Hints {
     pub layers: Hint,
     /// Bulk changes that may have something to do.
     pub bulk_changes: Hint,
+    /// Webhooks that may have something to be told.
+    pub webhooks: Hint,
 }
 
 /// One task's hint: a bounded set of device ids and a bell.

@@ -23,6 +23,7 @@ pub mod models;
 pub mod mqtt;
 pub mod mqtt_sessions;
 pub mod oidc;
+pub mod outbound;
 mod owners;
 mod passwords;
 pub mod policy;
@@ -38,6 +39,7 @@ pub mod timeline;
 pub mod tokens;
 pub mod totp;
 pub mod users;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -105,6 +107,8 @@ pub struct Parts {
     pub events: Events,
     /// Takes what happens to devices to the database.
     pub timeline: Timeline,
+    /// What webhooks need beside the database.
+    pub webhooks: webhooks::Webhooks,
 }
 
 impl App {

@@ -111,6 +111,10 @@ table! {
     ReadGroups         "group.read"             GroupsRead       [All   All      All    None],
     /// Make, change and delete groups, and with them the settings of their members.
     WriteGroups        "group.write"            GroupsWrite      [All   All      None   None],
+    /// Read webhooks and what became of their events.
+    ReadWebhooks       "webhook.read"          WebhooksRead     [All   All      None   None],
+    /// Make, change, test and delete webhooks, which carry events of all devices away.
+    WriteWebhooks      "webhook.write"         WebhooksWrite    [All   All      None   None],
     /// See who is connected over MQTT.
     ReadMqttSessions   "mqtt_session.read"      DevicesRead      [All   All      All    Own ],
     /// End an MQTT session.

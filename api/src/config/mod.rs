@@ -14,6 +14,7 @@ mod oidc;
 mod people;
 mod sources;
 mod units;
+mod webhooks;
 
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub use self::{
     oidc::Oidc,
     people::{Audit, Claiming, Factory, SignIn},
     sources::{DEFAULTS, Sources},
+    webhooks::Webhooks,
 };
 use error::Invalid;
 
@@ -63,6 +65,8 @@ pub struct Config {
     pub timeline: Timeline,
     /// Limits of live events.
     pub events: Events,
+    /// Limits of webhooks, and where they may go.
+    pub webhooks: Webhooks,
     /// Where metrics are read.
     pub metrics: Metrics,
     /// How people sign in.
@@ -122,6 +126,7 @@ impl Config {
         self.telemetry.validate()?;
         self.timeline.validate()?;
         self.events.validate()?;
+        self.webhooks.validate()?;
         self.sign_in.validate()?;
         self.claiming.validate()?;
         self.factory.validate()?;

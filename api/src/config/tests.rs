@@ -307,3 +307,24 @@ fn the_default_file_names_every_key() {
         assert!(super::DEFAULTS.contains(&line), "{optional}");
     }
 }
+
+#[test]
+fn webhooks_may_reach_what_is_named() {
+    use setpoint_model::webhook::address::Allowed;
+    let allowed = |value: &str| {
+        let sources = Sources::default().with("webhooks.allow_private", value);
+        Config::load(&sources).map(|config| config.webhooks.allow_private)
+    };
+    assert_eq!(allowed("true").unwrap(), Allowed::All);
+    assert_eq!(allowed("false").unwrap(), Allowed::Networks(Vec::new()));
+    let networks = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+    assert_eq!(
+        allowed("[\"10.0.0.0/8\", \"fd00::/8\"]").unwrap(),
+        Allowed::Networks(networks)
+    );
+    let message = "webhooks.allow_private: networks such as [\"10.0.0.0/8\"], or true, are needed";
+    for wrong in ["10.0.0.0/8", "[\"10.0.0.0\"]", "[\"10.0.0.0/40\"]", "7"] {
+        let error = allowed(wrong).unwrap_err().to_string();
+        assert!(error.starts_with(message), "{wrong}: {error}");
+    }
+}

@@ -39,6 +39,7 @@ mod timeline;
 mod tokens;
 mod totp;
 mod users;
+mod webhooks;
 pub mod websocket;
 
 #[cfg(test)]
@@ -138,7 +139,8 @@ fn api() -> OpenApiRouter<Context> {
         .merge(timeline::routes())
         .merge(tokens::routes())
         .merge(totp::routes())
-        .merge(users::routes());
+        .merge(users::routes())
+        .merge(webhooks::routes());
     OpenApiRouter::with_openapi(openapi::Document::openapi())
         .nest(BASE, nouns)
         .merge(activate::routes())

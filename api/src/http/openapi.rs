@@ -35,6 +35,7 @@ use super::{BASE, Problem};
         (name = "people", description = "People, their sessions, and the audit log"),
         (name = "claiming", description = "How a device is registered to its owner (RFC 8628)"),
         (name = "tokens", description = "API tokens"),
+        (name = "webhooks", description = "Programs outside that are told of what happens"),
         (name = "server", description = "The server itself"),
     ),
 )]

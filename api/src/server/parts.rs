@@ -25,6 +25,7 @@ use crate::{
         settings::{Acknowledgement, Engine},
         telemetry::{Batch, Readers},
         tokens::Tokens,
+        webhooks::Webhooks,
     },
     config::Config,
     lifecycle::Tasks,
@@ -70,6 +71,7 @@ pub(super) fn app(
     };
     let enrolment = Enrolment::new(enrolment, registry);
     let bulk_changes = BulkChanges::new(config.bulk_changes.clone(), registry);
+    let webhooks = Webhooks::new(config.webhooks.clone(), registry);
     let app = App::new(Parts {
         store,
         broker,
@@ -93,6 +95,7 @@ pub(super) fn app(
         presence,
         events,
         timeline,
+        webhooks,
     });
     (
         app,
@@ -141,6 +144,11 @@ pub(super) fn spawn(app: &App, queues: Queues, changes: Changes, config: &Config
     tasks.essential(
         "bulk changes",
         tasks::bulk_changes::run(app.clone(), config.bulk_changes.clone(), every, pulse, stop()),
+    );
+    let pulse = tasks.pulse("webhooks", every);
+    tasks.essential(
+        "webhooks",
+        tasks::webhooks::run(app.clone(), every, pulse, stop()),
     );
     tasks.essential(
         "settings acknowledgements",

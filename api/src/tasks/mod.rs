@@ -23,3 +23,4 @@ pub mod telemetry_rollups;
 pub mod telemetry_writer;
 pub mod timeline_writer;
 pub mod token_use;
+pub mod webhooks;

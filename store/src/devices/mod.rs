@@ -17,6 +17,7 @@ use crate::{Error, Result, Store, settings::LockedSettings, settings::parse};
 pub use create::{FirstSettings, UnsettledDevice};
 pub use list::{DeviceFilter, DeviceSort, Position, SortKey};
 pub use select::Selected;
+pub(crate) use select::jsonpath;
 
 /// A device as others may see it.
 #[derive(Debug, Clone, PartialEq)]

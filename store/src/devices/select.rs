@@ -95,6 +95,42 @@ fn condition(query: &mut QueryBuilder<Postgres>, expression: &Expression) {
     }
 }
 
+/// The same as a predicate of `jsonpath` over a device's tags, for where a selector stands in a row: `tags @@ path`.
+pub(crate) fn jsonpath(selector: &Selector) -> String {
+    let mut path = String::new();
+    predicate(&mut path, selector.expression());
+    path
+}
+
+fn predicate(path: &mut String, expression: &Expression) {
+    let joined = |path: &mut String, parts: &[Expression], word: &str| {
+        for (n, part) in parts.iter().enumerate() {
+            path.push_str(if n > 0 { word } else { "(" });
+            predicate(path, part);
+        }
+        path.push(')');
+    };
+    // Texts are written as in JSON, which is how `jsonpath` reads them.
+    let key = |tag: &str| format!("$.{}", serde_json::Value::from(tag));
+    match expression {
+        Expression::Any => path.push_str("(1 == 1)"),
+        Expression::Has(tag) => path.push_str(&format!("exists({})", key(tag))),
+        Expression::Is(tag, values) => {
+            let meanings = values.iter().flat_map(|value| value.values());
+            let meanings: Vec<String> = meanings.map(|value| format!("@ == {value}")).collect();
+            // Within a filter what can't be compared is false, and not unknown, of which the opposite is unknown too.
+            path.push_str(&format!("exists({} ? ({}))", key(tag), meanings.join(" || ")));
+        }
+        Expression::Not(inner) => {
+            path.push_str("!(");
+            predicate(path, inner);
+            path.push(')');
+        }
+        Expression::And(all) => joined(path, all, " && "),
+        Expression::Or(any) => joined(path, any, " || "),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -187,6 +223,13 @@ mod tests {
             assert_eq!(found, expected, "{text}");
             let count = store.count_selected(&selector).await.unwrap();
             assert_eq!(usize::try_from(count).unwrap(), expected.len(), "{text}");
+            let by_path: Vec<String> =
+                sqlx::query_scalar("SELECT serial FROM devices WHERE tags @@ $1::text::jsonpath ORDER BY id")
+                    .bind(jsonpath(&selector))
+                    .fetch_all(database.pool())
+                    .await
+                    .unwrap();
+            assert_eq!(by_path, expected, "{text}: {}", jsonpath(&selector));
         }
     }
 }

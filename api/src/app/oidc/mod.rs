@@ -4,7 +4,6 @@
 //! any server with that key can finish what another began, and nothing piles up for those who never come back.
 
 mod claims;
-mod http;
 mod provider;
 
 use std::net::IpAddr;

@@ -17,11 +17,19 @@ use serde_json::Value;
 use tokio::{sync::Semaphore, time::Instant};
 use url::Url;
 
-use super::{Pending, http::Http, refused};
-use crate::{app::Error, config};
+use super::{Pending, refused};
+use crate::{
+    app::{
+        Error,
+        outbound::{Http, Options, Ways},
+    },
+    config,
+};
 
 /// How long what the provider publishes is believed without asking again.
 const KNOWN_FOR: Duration = Duration::from_secs(3_600);
+/// The largest answer, in bytes: discovery documents and key sets have some thousands.
+const MAX_ANSWER: usize = 256 * 1024;
 /// Conversations with the provider at once; more are answered that it is not available.
 const MAX_CONVERSATIONS: usize = 16;
 /// The signatures that are accepted: those whose keys the provider publishes, and nothing made of a shared secret.
@@ -65,6 +73,23 @@ pub(super) struct Provider {
     known: Mutex<Option<(Instant, Arc<CoreProviderMetadata>)>>,
 }
 
+/// How the provider is talked to. One without TLS is on this machine, where there may be no certificate authorities.
+fn options(config: &config::Oidc, issuer: &str) -> Options {
+    Options {
+        timeout: config.timeout,
+        connect_timeout: config.timeout,
+        max_answer: MAX_ANSWER,
+        // Sign-ins are too rare to keep a connection for them.
+        idle_connections: 0,
+        ways: if issuer.starts_with("http:") {
+            Ways::Plain
+        } else {
+            Ways::Encrypted
+        },
+        guard: None,
+    }
+}
+
 impl Provider {
     /// The provider of this configuration, if there is one.
     ///
@@ -78,7 +103,7 @@ impl Provider {
             config: config.clone(),
             issuer: issuer.clone(),
             client_id: client_id.clone(),
-            http: Http::new(config.timeout, issuer.starts_with("http:"))?,
+            http: Http::new(&options(config, issuer))?,
             conversations: Semaphore::new(MAX_CONVERSATIONS),
             known: Mutex::default(),
         }))
