@@ -66,6 +66,7 @@ mod start;
 mod taking_back;
 mod telemetry;
 mod telemetry_formats;
+mod telemetry_groups;
 mod telemetry_history;
 mod telemetry_http;
 mod telemetry_limits;

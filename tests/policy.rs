@@ -106,6 +106,8 @@ const OPERATIONS: &[(&str, &str, [u16; 5])] = &[
     ("post /session/totp",                         "",                [401, 200, 200, 200, 200]),
     ("post /session/totp/confirm",                 "",                [401, 422, 422, 422, 422]),
     ("post /session/totp/disable",                 "",                [401, 422, 422, 422, 422]),
+    ("get /telemetry",                             "telemetry:read",  [401, 200, 200, 200, 200]),
+    ("get /telemetry/latest",                      "telemetry:read",  [401, 200, 200, 200, 200]),
     ("get /tokens",                                "tokens:write",    [401, 200, 200, 200, 200]),
     ("post /tokens",                               "tokens:write",    [401, 422, 422, 422, 422]),
     ("get /tokens/{id}",                           "tokens:write",    [401, 404, 404, 404, 404]),

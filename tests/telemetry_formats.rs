@@ -306,3 +306,49 @@ async fn times_may_be_counted_from_now() {
     assert_eq!(device.telemetry("from=now-1h&to=now").await.len(), 1);
     assert_eq!(device.telemetry("from=-2h&to=-1h").await.len(), 0);
 }
+
+#[tokio::test]
+async fn parameters_and_media_types_are_described() {
+    let server = Harness::start().await;
+    let document = server
+        .api()
+        .anonymous()
+        .root(reqwest::Method::GET, "/openapi.json")
+        .await
+        .expect(200);
+    let history = [
+        "metric", "from", "to", "bucket", "agg", "fill", "limit", "cursor", "format",
+    ];
+    let group = [&["group", "selector", "by"][..], &history].concat();
+    let streams = ["application/json", "text/csv", "application/x-ndjson"];
+    for (path, parameters, types) in [
+        ("/devices/{serial}/telemetry", &history[..], &streams[..]),
+        ("/telemetry", &group, &streams),
+        (
+            "/telemetry/latest",
+            &["group", "selector", "metric", "limit", "cursor"],
+            &["application/json"],
+        ),
+        (
+            "/devices/{serial}/telemetry.svg",
+            &["metric", "from", "to", "bucket", "width", "height"],
+            &["image/svg+xml"],
+        ),
+    ] {
+        let operation = &document["paths"][format!("/api/v1{path}")]["get"];
+        let described = operation["parameters"].as_array().unwrap();
+        let queries = described.iter().filter(|parameter| parameter["in"] == "query");
+        let mut names: Vec<&str> = queries
+            .map(|parameter| parameter["name"].as_str().unwrap())
+            .collect();
+        let mut expected = parameters.to_vec();
+        names.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(names, expected, "{path}");
+        let content = operation["responses"]["200"]["content"].as_object().unwrap();
+        for kind in types {
+            assert!(content.contains_key(*kind), "{path}: {kind} of {content:?}");
+        }
+        assert_eq!(content.len(), types.len(), "{path}");
+    }
+}

@@ -84,6 +84,12 @@ async fn every_command_of_the_tour_does_what_the_readme_says() {
         if !line.starts_with("curl") {
             continue;
         }
+        if let Some((_, file)) = line.split_once(" -o ") {
+            let file = file.split_whitespace().next().unwrap();
+            let picture = std::fs::read_to_string(child.data().parent().unwrap().join(file)).unwrap();
+            assert!(picture.starts_with("<svg "), "{line}: {picture}");
+            continue;
+        }
         let answer: Value =
             serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{line}: {error}: {printed}"));
         if line.contains(r#"{"reportInterval":5}"#) {

@@ -95,6 +95,12 @@ pub enum Error {
         /// The limit in bytes.
         limit: usize,
     },
+    /// It would take longer than it may.
+    #[error("it would take longer than {}: take a shorter range, wider buckets or fewer devices", humantime::format_duration(*budget))]
+    TooSlow {
+        /// How long it may take.
+        budget: Duration,
+    },
     /// As many of these as the server takes are there already; a later attempt may succeed.
     #[error("too many {what}; try again later")]
     Busy {
@@ -154,6 +160,7 @@ impl Error {
             Self::Invalid { .. } => "validation_failed",
             Self::Misfits(_) => "stored_values_misfit",
             Self::TooLarge { .. } => "too_large",
+            Self::TooSlow { .. } => "timeout",
             Self::Busy { .. } => "busy",
             Self::Unavailable(_) | Self::Contended(_) | Self::Stopping => "unavailable",
             Self::Internal(_) => "internal",

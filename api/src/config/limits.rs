@@ -69,6 +69,11 @@ pub struct Telemetry {
     pub retention: Duration,
     /// The most points of an answer that is worked out as a whole.
     pub max_points: usize,
+    /// The most devices of a query over many.
+    pub max_group_devices: usize,
+    /// The longest that one may take.
+    #[serde(deserialize_with = "units::duration")]
+    pub group_timeout: Duration,
     /// Streams of history at once.
     pub max_exports: usize,
     /// For how long one request deletes samples of a metric.
@@ -155,6 +160,10 @@ impl Telemetry {
         positive("telemetry.writers", self.writers)?;
         days("telemetry.retention", self.retention)?;
         positive("telemetry.max_points", self.max_points)?;
+        positive("telemetry.max_group_devices", self.max_group_devices)?;
+        if self.group_timeout.is_zero() {
+            return Err(Invalid::new("telemetry.group_timeout", "more than 0s"));
+        }
         positive("telemetry.max_exports", self.max_exports)?;
         if self.rollup_lag > LONGEST_LAG {
             return Err(Invalid::new("telemetry.rollup_lag", "0s to 1day"));

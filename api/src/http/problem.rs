@@ -180,6 +180,7 @@ impl From<app::Error> for Problem {
                 );
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
             }
+            Error::TooSlow { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, code, detail),
             Error::Busy { .. } => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail),
             Error::Stopping => Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail),
             Error::Internal(cause) => {

@@ -3,6 +3,7 @@
 mod delete;
 mod encode;
 mod format;
+mod group;
 mod picture;
 mod query;
 mod stream;
@@ -34,6 +35,8 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
         .routes(routes!(latest))
         .merge(delete::routes())
         .routes(routes!(picture::picture))
+        .routes(routes!(group::history))
+        .routes(routes!(group::latest))
 }
 
 impl From<Reading> for Item {

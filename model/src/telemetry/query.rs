@@ -16,6 +16,12 @@ const MAX_BUCKET_SECONDS: u32 = 366 * 86_400;
 /// Monday, 2001-01-01T00:00:00Z, in microseconds since 1970: where a bucket of any width begins.
 const ORIGIN_MICROS: i64 = 978_307_200_000_000;
 
+/// Widths that people find easy to think in, in seconds: from 1 s over 1 min, 1 h, 1 d and 1 w to a quarter of a year.
+const EASY_SECONDS: [u32; 22] = [
+    1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 10_800, 21_600, 43_200, 86_400,
+    172_800, 604_800, 2_419_200, 7_862_400,
+];
+
 /// The width of a bucket of history: `30s`, `5m`, `1h`, `1d`, `1w`; one second to 366 days.
 ///
 /// Buckets begin at whole multiples of their width since Monday, 2001-01-01T00:00:00Z, so days are UTC days
@@ -31,6 +37,14 @@ pub struct InvalidBucket;
 impl Bucket {
     /// The widest: 366 days.
     pub const WIDEST: Self = Self(MAX_BUCKET_SECONDS);
+
+    /// The narrowest width that people find easy of which no more than `points` have a part between `from` and the time
+    /// before `to`.
+    pub fn easy(from: DateTime<Utc>, to: DateTime<Utc>, points: u32) -> Self {
+        let fits = |width: &Self| width.count(from, to) <= u64::from(points.max(1));
+        let mut widths = EASY_SECONDS.into_iter().map(Self);
+        widths.find(fits).unwrap_or(Self::WIDEST)
+    }
 
     /// The width in seconds.
     pub fn seconds(self) -> u32 {
@@ -207,6 +221,27 @@ mod tests {
             let bucket: Bucket = bucket.parse().unwrap();
             assert_eq!(bucket.begin(at(inside)), at(begin), "{inside}");
         }
+    }
+
+    #[test]
+    fn an_easy_width_is_the_narrowest_that_fits() {
+        let noon = at("2026-03-01T12:00:00Z");
+        for (hours, points, easy) in [
+            (24, 100, "15m"),
+            (24, 24, "1h"),
+            (1, 4_000, "1s"),
+            (8_760, 100, "1w"),
+            (0, 1, "1s"),
+        ] {
+            let easy: Bucket = easy.parse().unwrap();
+            assert_eq!(
+                Bucket::easy(noon, noon + TimeDelta::hours(hours), points),
+                easy,
+                "{hours}"
+            );
+        }
+        let all = at("0000-01-01T00:00:00Z");
+        assert_eq!(Bucket::easy(all, noon, 100), Bucket::WIDEST);
     }
 
     #[test]

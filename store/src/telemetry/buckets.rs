@@ -6,7 +6,7 @@
 
 mod parts;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use setpoint_model::{
@@ -20,7 +20,7 @@ use super::{
     pieces::{Level, Piece, Span, floor, pieces},
     rollups,
 };
-use crate::{Result, Store};
+use crate::{Error, Result, Store};
 
 /// Which history is wanted, and in which buckets.
 #[derive(Debug, Clone)]
@@ -78,6 +78,33 @@ impl Store {
         let read = read(&mut snapshot, wanted, true).await;
         let _ = snapshot.rollback().await;
         read
+    }
+
+    /// The same; `None` when a statement of it took longer than `budget`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn telemetry_in_buckets_within(
+        &self,
+        wanted: &Buckets<'_>,
+        budget: Duration,
+    ) -> Result<Option<Vec<BucketReading>>> {
+        let mut snapshot = self.pool.begin_with(SNAPSHOT).await?;
+        sqlx::query("SELECT set_config('statement_timeout', $1, true)")
+            .bind(format!("{}ms", budget.as_millis().max(1)))
+            .execute(&mut *snapshot)
+            .await?;
+        let read = read(&mut snapshot, wanted, true).await;
+        let _ = snapshot.rollback().await;
+        match read {
+            // query_canceled
+            Err(Error::Unavailable(sqlx::Error::Database(error)))
+                if error.code().as_deref() == Some("57014") =>
+            {
+                Ok(None)
+            }
+            read => read.map(Some),
+        }
     }
 
     /// The same from the samples alone: what tests compare with.

@@ -3,6 +3,7 @@
 mod append;
 mod buckets;
 mod catalog;
+mod group;
 mod history;
 mod partitions;
 mod pieces;
@@ -13,6 +14,7 @@ mod rows;
 pub use append::APPEND_TARGET;
 pub use buckets::{BucketPosition, BucketReading, Buckets};
 pub use catalog::{DeviceMetric, TelemetryDevice};
+pub use group::{Fleet, LatestOf, SeriesCount};
 pub use history::{History, Latest, Position, Reading};
 pub use partitions::Partition;
 pub use rollups::{Marks, Rollup, Sweep};

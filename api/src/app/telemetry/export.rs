@@ -25,7 +25,7 @@ pub struct Export {
 }
 
 /// A place among the streams that are open at once.
-struct Place {
+pub(super) struct Place {
     _permit: OwnedSemaphorePermit,
     open: Gauge,
 }
@@ -36,7 +36,7 @@ impl Drop for Place {
     }
 }
 
-struct Of {
+pub(super) struct Of {
     rights: RightsWatch,
     serial: Serial,
     device_id: DeviceId,
@@ -66,7 +66,7 @@ impl App {
         Ok(self.export(pages, Some(of), limit, place))
     }
 
-    fn export_place(&self) -> Result<Place, Error> {
+    pub(super) fn export_place(&self) -> Result<Place, Error> {
         let metrics = &self.reading.metrics;
         let permit = self.reading.exports.clone().try_acquire_owned();
         let permit = permit.map_err(|_| {
@@ -82,7 +82,7 @@ impl App {
         })
     }
 
-    fn export(&self, pages: Pages, of: Option<Of>, left: Option<i64>, place: Place) -> Export {
+    pub(super) fn export(&self, pages: Pages, of: Option<Of>, left: Option<i64>, place: Place) -> Export {
         self.reading.metrics.begun.inc();
         Export {
             app: self.clone(),

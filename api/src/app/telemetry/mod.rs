@@ -5,6 +5,7 @@ mod catalog;
 mod error;
 mod export;
 mod grid;
+mod group;
 mod ingest;
 mod metrics;
 mod picture;
@@ -19,6 +20,7 @@ use super::{Actor, App, Error, Principal, policy::Action};
 
 pub use error::IngestError;
 pub use export::Export;
+pub use group::{Devices, FIRST, GroupQuery};
 pub use ingest::{Ingest, Report};
 pub use metrics::Metrics;
 pub use picture::{Curve, MAX_DRAWN, Picture, Shape, Sight, Spread};

@@ -16,12 +16,6 @@ use super::super::{Actor, App, Error};
 /// The most metrics in one picture.
 pub const MAX_DRAWN: usize = 12;
 
-/// Widths that people find easy to think in, the narrowest first.
-const WIDTHS: [&str; 22] = [
-    "1s", "2s", "5s", "10s", "15s", "30s", "1m", "2m", "5m", "10m", "15m", "30m", "1h", "2h", "3h", "6h",
-    "12h", "1d", "2d", "1w", "4w", "13w",
-];
-
 /// What a picture is wanted of.
 #[derive(Debug, Clone)]
 pub struct Sight {
@@ -106,7 +100,8 @@ impl App {
         let device_id = self.readable_device(actor, serial).await?;
         let found = self.store.device(serial).await?;
         let device = found.ok_or(Error::NotFound { what: "device" })?;
-        let bucket = sight.bucket.unwrap_or_else(|| sight.easy_width());
+        let easy = || Bucket::easy(sight.from, sight.to, sight.points);
+        let bucket = sight.bucket.unwrap_or_else(easy);
         let count = bucket.count(sight.from, sight.to);
         let drawn = u64::try_from(MAX_DRAWN).unwrap_or(u64::MAX);
         self.reading.check(count, drawn, "bucket")?;
@@ -179,15 +174,6 @@ impl App {
             limit: i64::try_from(self.reading.max_points).unwrap_or(i64::MAX),
         };
         Ok(self.store.telemetry_buckets(&history, bucket, aggregate).await?)
-    }
-}
-
-impl Sight {
-    /// The narrowest width that people find easy of which no more than `points` fit into the range.
-    fn easy_width(&self) -> Bucket {
-        let fits = |width: &Bucket| width.count(self.from, self.to) <= u64::from(self.points.max(1));
-        let mut widths = WIDTHS.iter().filter_map(|text| text.parse::<Bucket>().ok());
-        widths.find(fits).unwrap_or(Bucket::WIDEST)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Reading telemetry: page by page, so that a range of any length is gone through in bounded memory.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prometheus_client::{
@@ -108,6 +108,10 @@ impl From<Reading> for Point {
 pub struct Readers {
     /// The most points of an answer that is worked out as a whole.
     pub(super) max_points: usize,
+    /// The most devices of a query over many.
+    pub(super) max_group_devices: usize,
+    /// The longest that one may take.
+    pub(super) group_timeout: Duration,
     /// A place for each export.
     pub(super) exports: Arc<Semaphore>,
     pub(super) metrics: ReadMetrics,
@@ -122,6 +126,7 @@ pub(super) struct ReadMetrics {
     pub(super) broken: Counter,
     pub(super) points: Counter,
     pub(super) too_large: Counter,
+    pub(super) too_slow: Counter,
 }
 
 impl Readers {
@@ -129,6 +134,8 @@ impl Readers {
     pub fn new(limits: &config::Telemetry, registry: &mut Registry) -> Self {
         Self {
             max_points: limits.max_points,
+            max_group_devices: limits.max_group_devices,
+            group_timeout: limits.group_timeout,
             exports: Arc::new(Semaphore::new(limits.max_exports.min(Semaphore::MAX_PERMITS))),
             metrics: ReadMetrics::register(registry),
         }
@@ -175,8 +182,13 @@ impl ReadMetrics {
             ),
             (
                 "reads_too_large",
-                "Queries refused because of too many points",
+                "Queries refused because of too many points or devices",
                 &metrics.too_large,
+            ),
+            (
+                "reads_too_slow",
+                "Queries over many devices that took too long",
+                &metrics.too_slow,
             ),
         ] {
             registry.register(name, help, counter.clone());

@@ -65,6 +65,8 @@ pub(super) struct Asked<'a> {
     pub(super) fill: Option<&'a str>,
     pub(super) limit: Option<i64>,
     pub(super) cursor: Option<&'a str>,
+    /// Whether `agg` and `fill` mean something without `bucket`.
+    pub(super) always_in_buckets: bool,
 }
 
 impl HistoryQuery {
@@ -78,6 +80,7 @@ impl HistoryQuery {
             fill: self.fill.as_deref(),
             limit: self.limit,
             cursor: self.cursor.as_deref(),
+            always_in_buckets: false,
         }
     }
 }
@@ -86,6 +89,10 @@ impl HistoryQuery {
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub(super) query: Query,
+    /// How the samples of a bucket become one value, whether its width is given or not.
+    pub(super) aggregate: Aggregate,
+    /// What stands in a bucket without samples.
+    pub(super) fill: Fill,
     /// The most items, if it was said.
     pub(super) limit: Option<i64>,
 }
@@ -111,7 +118,7 @@ impl Wanted {
         if format != Format::Json && asked.cursor.is_some() {
             errors.insert("cursor".to_owned(), "is of pages, which are JSON".to_owned());
         }
-        if asked.bucket.is_none() {
+        if asked.bucket.is_none() && !asked.always_in_buckets {
             for (name, given) in [("agg", asked.agg), ("fill", asked.fill)] {
                 if given.is_some() && !errors.contains_key(name) {
                     errors.insert(name.to_owned(), "needs `bucket`".to_owned());
@@ -126,10 +133,11 @@ impl Wanted {
             to,
             after: None,
         });
+        let (aggregate, fill) = (aggregate.unwrap_or_default(), fill.unwrap_or_default());
         let buckets = width.map(|width| Buckets {
             width,
-            aggregate: aggregate.unwrap_or_default(),
-            fill: fill.unwrap_or_default(),
+            aggregate,
+            fill,
         });
         Ok(Self {
             query: Query {
@@ -139,6 +147,8 @@ impl Wanted {
                 buckets,
                 after: cursor.after,
             },
+            aggregate,
+            fill,
             limit: asked.limit,
         })
     }
@@ -277,6 +287,7 @@ mod tests {
             fill: Some("zero"),
             limit: Some(0),
             cursor: Some("1.2"),
+            always_in_buckets: false,
         };
         assert_eq!(
             errors(&all),

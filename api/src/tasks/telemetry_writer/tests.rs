@@ -37,6 +37,8 @@ fn telemetry_config() -> config::Telemetry {
         max_queue: 64_000,
         max_clock_skew: Duration::from_secs(300),
         max_points: 1_000,
+        max_group_devices: 100,
+        group_timeout: Duration::from_secs(10),
         max_exports: 10,
         retention: Duration::from_secs(365 * 86_400),
         rollup_lag: Duration::from_secs(120),

@@ -1,27 +1,19 @@
 //! A picture as SVG: panels above each other that share one axis of time, one for each unit, and a lane for each boolean.
 
 use chrono::{DateTime, Utc};
-use plotters::{
-    coord::{
-        Shift,
-        ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter},
-    },
-    prelude::*,
-    style::text_anchor::{HPos, Pos, VPos},
-};
+use plotters::{prelude::*, style::text_anchor::HPos};
 
 use super::{
+    axis::{Axis, millis},
     style::{self, Ink},
     ticks,
+    words::{Area, CAPTION, Drawn, SCALE, caption, clean, escaped, font, large, words},
 };
 use crate::app::telemetry::{Curve, Picture, Shape, Spread};
 
-/// Everything is drawn so many times larger, because the library knows whole numbers alone.
-const SCALE: u32 = 8;
 /// Heights and widths, in pixels of the picture.
 const HEAD: u32 = 46;
 const FOOT: u32 = 30;
-const CAPTION: u32 = 24;
 const LANE: u32 = 40;
 const LEFT: u32 = 64;
 const RIGHT: u32 = 24;
@@ -30,9 +22,6 @@ const LEAST_PANEL: u32 = 70;
 const USUAL_PANEL: u32 = 180;
 /// How much of an interval may be missing before the line breaks: so many times the usual distance of two points.
 const GAP: i64 = 3;
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 /// What stands above each other.
 pub(super) struct Layout<'a> {
@@ -95,11 +84,7 @@ pub(super) fn points(width: u32) -> u32 {
 ///
 /// # Errors
 /// Whatever the library finds wrong.
-pub(super) fn svg(
-    picture: &Picture,
-    width: u32,
-    height: u32,
-) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
+pub(super) fn svg(picture: &Picture, width: u32, height: u32) -> Drawn<String> {
     let layout = Layout::of(picture);
     let mut drawn = String::new();
     {
@@ -370,69 +355,6 @@ fn flags(
     Ok(())
 }
 
-/// An axis that knows where its marks are.
-struct Axis {
-    from: f64,
-    to: f64,
-    marks: Vec<ticks::Mark<f64>>,
-}
-
-impl Axis {
-    /// The axis of time, in milliseconds.
-    fn of_time(picture: &Picture, marks: &[ticks::Mark<DateTime<Utc>>]) -> Self {
-        Self {
-            from: millis(picture.from),
-            to: millis(picture.to).max(millis(picture.from) + 1.0),
-            marks: marks
-                .iter()
-                .map(|(at, words)| (millis(*at), words.clone()))
-                .collect(),
-        }
-    }
-}
-
-impl Ranged for Axis {
-    type FormatOption = NoDefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
-        let part = (value - self.from) / (self.to - self.from);
-        let place = f64::from(limit.0) + part * f64::from(limit.1.saturating_sub(limit.0));
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a place in the picture; what is beyond ends at its edge"
-        )]
-        let place = place.round() as i32;
-        place
-    }
-
-    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        if hint.weight().allow_light_points() {
-            return Vec::new();
-        }
-        self.marks.iter().map(|(at, _)| *at).collect()
-    }
-
-    fn range(&self) -> std::ops::Range<f64> {
-        self.from..self.to
-    }
-}
-
-impl ValueFormatter<f64> for Axis {
-    fn format_ext(&self, value: &f64) -> String {
-        let mark = self.marks.iter().find(|(at, _)| at.total_cmp(value).is_eq());
-        mark.map_or_else(String::new, |(_, words)| words.clone())
-    }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "exact for a quarter of a million years"
-)]
-fn millis(at: DateTime<Utc>) -> f64 {
-    at.timestamp_millis() as f64
-}
-
 /// Values in runs without gaps: where much more time than usual has none, the line breaks.
 fn parts<'a, T>(values: &'a [T], at: impl Fn(&T) -> DateTime<Utc>, picture: &Picture) -> Vec<&'a [T]> {
     let mut distances: Vec<i64> = values
@@ -450,67 +372,4 @@ fn parts<'a, T>(values: &'a [T], at: impl Fn(&T) -> DateTime<Utc>, picture: &Pic
     values
         .chunk_by(|one, other| (at(other) - at(one)).num_milliseconds() <= most)
         .collect()
-}
-
-/// The name of a curve and its newest value, beside a mark of its colour; where the next one may begin.
-fn caption(
-    root: &Area<'_>,
-    curve: &Curve,
-    value: &str,
-    ink: Ink,
-    (x, top): (u32, u32),
-) -> Result<u32, Box<dyn std::error::Error + Send + Sync>> {
-    let (title, value) = (clean(&curve.title), clean(value.trim()));
-    let middle = top + CAPTION / 2;
-    root.draw(&Circle::new(
-        (large(x + 4), large(middle)),
-        large(4),
-        ink.day.filled(),
-    ))?;
-    words(root, &title, (x + 14, middle), 12, style::TEXT, HPos::Left)?;
-    let behind = x + 14 + long(&title, 12) + 8;
-    words(root, &value, (behind, middle), 12, style::FAINT, HPos::Left)?;
-    Ok(behind + long(&value, 12) + 24)
-}
-
-/// About how wide a text is.
-fn long(text: &str, size: u32) -> u32 {
-    let letters = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-    letters.saturating_mul(size).saturating_mul(56) / 100
-}
-
-fn words(root: &Area<'_>, text: &str, at: (u32, u32), size: u32, ink: Ink, side: HPos) -> Drawn {
-    let place = Pos::new(side, VPos::Center);
-    let font = ("sans-serif", font(size)).into_font();
-    let look = TextStyle::from(font).color(&ink.day).pos(place);
-    root.draw_text(text, &look, (large(at.0), large(at.1)))?;
-    Ok(())
-}
-
-/// Pixels of the picture as the library has them.
-fn large(pixels: u32) -> i32 {
-    i32::try_from(pixels.saturating_mul(SCALE)).unwrap_or(i32::MAX)
-}
-
-/// The size of a font that comes out as so many pixels: the library writes four fifths of what it is told.
-fn font(pixels: u32) -> f64 {
-    f64::from(pixels.saturating_mul(SCALE)) * 1.24
-}
-
-/// A text without what XML can't hold (XML 1.0, section 2.2).
-fn clean(text: &str) -> String {
-    let well = |c: char| {
-        if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') {
-            '\u{fffd}'
-        } else {
-            c
-        }
-    };
-    text.chars().map(well).collect()
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }

@@ -1,8 +1,10 @@
 //! `/devices/{serial}/telemetry.svg`.
 
+mod axis;
 mod draw;
 mod style;
 mod ticks;
+mod words;
 
 use axum::{
     extract::State,
