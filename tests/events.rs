@@ -114,7 +114,7 @@ async fn only_what_was_asked_for_is_heard() {
     let wrong = server.api().get("/events?type=weather").await.invalid();
     assert_eq!(
         wrong["type"],
-        "not a type of event; known: presence, settings, telemetry, commands, firmware"
+        "not a type of event; known: presence, settings, telemetry, commands, firmware, alert"
     );
     assert!(server.api().get("/events?serial=-").await.invalid()["serial"].is_string());
     assert!(server.api().get("/events?kind=presence").await.invalid()["kind"].is_string());

@@ -18,6 +18,8 @@ pub enum EventType {
     Commands,
     /// A device told how far its firmware update is.
     Firmware,
+    /// An alert fired for a device, or is resolved.
+    Alert,
 }
 
 impl EventType {
@@ -28,6 +30,7 @@ impl EventType {
         Self::Telemetry,
         Self::Commands,
         Self::Firmware,
+        Self::Alert,
     ];
 
     /// Its name in streams and queries.
@@ -38,6 +41,7 @@ impl EventType {
             Self::Telemetry => "telemetry",
             Self::Commands => "commands",
             Self::Firmware => "firmware",
+            Self::Alert => "alert",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! layers must agree on lives here once.
 
 pub mod access;
+pub mod alert;
 pub mod change;
 pub mod clock;
 pub mod credential;

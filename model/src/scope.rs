@@ -51,6 +51,10 @@ scopes! {
     WebhooksRead = "webhooks:read",
     /// Create, change, test and delete webhooks.
     WebhooksWrite = "webhooks:write",
+    /// Read alert rules, and where devices stand towards them.
+    AlertsRead = "alerts:read",
+    /// Make, change and delete alert rules.
+    AlertsWrite = "alerts:write",
     /// Connect to MQTT as an operator.
     Mqtt = "mqtt",
     /// Make, list and delete API tokens: one's own, or everybody's for an administrator.

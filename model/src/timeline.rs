@@ -183,6 +183,42 @@ kinds! {
         /// How many objects of one message were affected.
         items: usize,
     } = "clock_ahead",
+    /// An alert fired.
+    AlertFiring {
+        /// The rule.
+        alert: String,
+        /// What people call it.
+        title: String,
+        /// How much it matters: `warning`.
+        severity: String,
+        /// What must be the case, and for how long.
+        condition: String,
+        /// Since when it is so.
+        since: DateTime<Utc>,
+        /// The values that were looked at, by metric.
+        values: Value,
+        /// What is wrong: a plain sentence.
+        message: String,
+    } = "alert_firing",
+    /// An alert that fired is over.
+    AlertResolved {
+        /// The rule.
+        alert: String,
+        /// What people call it.
+        title: String,
+        /// How much it mattered: `warning`.
+        severity: String,
+        /// What had to be the case, and for how long.
+        condition: String,
+        /// Since when it was so; `null` where that is not known any more.
+        since: Option<DateTime<Utc>>,
+        /// The values that were looked at, by metric.
+        values: Value,
+        /// Why it is over.
+        reason: crate::alert::Reason,
+        /// How it is now: a plain sentence.
+        message: String,
+    } = "alert_resolved",
     /// It answered a command.
     CommandResult {
         /// The command.

@@ -4,6 +4,7 @@
 //! Nothing above this crate sees SQL or an [`sqlx::Error`]. "Not found" is `Ok(None)`; everything else that
 //! can go wrong is an [`Error`].
 
+pub mod alerts;
 pub mod audit;
 pub mod bulk_changes;
 pub mod claims;

@@ -3,6 +3,7 @@
 //! Triggers tell of every right that ends, in the transaction that ends it (`migrations/0015_changes.sql`). Documents
 //! are told of by whoever publishes them, and only while another server is there.
 
+use chrono::{DateTime, Utc};
 use setpoint_model::Serial;
 use sqlx::postgres::{PgListener, PgPoolOptions};
 use uuid::Uuid;
@@ -37,6 +38,14 @@ pub enum Change {
     Settings(Vec<i64>),
     /// Webhooks are to be told something, by whoever takes it.
     Webhooks,
+    /// Alert rules were made, changed or deleted.
+    AlertRules,
+    /// Something changed about devices that alert rules are for.
+    AlertLooks,
+    /// These devices were judged by alert rules.
+    Judged(Vec<i64>),
+    /// An alert of a device fired or was resolved: the device, when, and the facts as JSON.
+    Alert(Serial, DateTime<Utc>, String),
     /// Another server is there.
     Hello,
     /// The connection was lost and is back: anything may have been missed.
@@ -156,6 +165,14 @@ fn read(payload: &str, own: Uuid) -> Option<Change> {
         "model" => Change::Model(what.to_owned()),
         "settings" => Change::Settings(what.split(',').filter_map(|id| id.parse().ok()).collect()),
         "webhooks" => Change::Webhooks,
+        "alerts" => Change::AlertRules,
+        "looks" => Change::AlertLooks,
+        "judged" => Change::Judged(what.split(',').filter_map(|id| id.parse().ok()).collect()),
+        "alert" => {
+            let mut words = what.splitn(3, ' ');
+            let (serial, at) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+            Change::Alert(serial, at, words.next()?.to_owned())
+        }
         "hello" => Change::Hello,
         _ => return None,
     })
@@ -181,6 +198,18 @@ mod tests {
                 Some(Change::Session(user, session)),
             ),
             ("- settings 1,2".to_owned(), Some(Change::Settings(vec![1, 2]))),
+            ("- alerts ".to_owned(), Some(Change::AlertRules)),
+            ("- looks".to_owned(), Some(Change::AlertLooks)),
+            ("- judged 1,2".to_owned(), Some(Change::Judged(vec![1, 2]))),
+            (
+                "- alert A 2026-01-01T00:00:00+00:00 {\"a\": 1}".to_owned(),
+                Some(Change::Alert(
+                    "A".parse().unwrap(),
+                    "2026-01-01T00:00:00Z".parse().unwrap(),
+                    "{\"a\": 1}".to_owned(),
+                )),
+            ),
+            ("- alert A".to_owned(), None),
             ("- hello ".to_owned(), Some(Change::Hello)),
             ("- hello".to_owned(), Some(Change::Hello)),
             ("- webhooks".to_owned(), Some(Change::Webhooks)),

@@ -1,5 +1,6 @@
 //! One server with a database of its own, and what a test does with it.
 
+pub mod alerts;
 pub mod api;
 pub mod child;
 pub mod database;
@@ -150,7 +151,18 @@ impl Harness {
 
     /// Stops the server in order, and starts another on the same database and data directory.
     pub async fn restart(&mut self) {
-        self.server.restart().await;
+        self.stop().await;
+        self.start_again().await;
+    }
+
+    /// Stops the server in order; [`Self::start_again`] follows.
+    pub async fn stop(&mut self) {
+        self.server.stop().await;
+    }
+
+    /// Starts another on the same database and data directory.
+    pub async fn start_again(&mut self) {
+        self.server.start_again().await;
         let api = Api::new(format!("http://127.0.0.1:{}", self.server.http_port()));
         self.api = api.with_token(self.server.admin_token());
     }

@@ -95,10 +95,13 @@ impl Running {
         self.server = Some(started.unwrap_or_else(|error| panic!("the server does not start: {error}")));
     }
 
-    pub(super) async fn restart(&mut self) {
+    pub(super) async fn stop(&mut self) {
         if let Some(server) = self.server.take() {
             within("the server to stop", server.stop()).await;
         }
+    }
+
+    pub(super) async fn start_again(&mut self) {
         self.start_server().await;
     }
 

@@ -57,6 +57,10 @@ impl App {
             Change::Device(serial) => self.ingest.refresh(serial),
             Change::Model(model) => self.ingest.refresh_model(model),
             Change::Webhooks => self.hints.webhooks.everything(),
+            Change::AlertRules => self.alerts.changed(),
+            Change::AlertLooks => self.alerts.look(),
+            Change::Judged(devices) => self.judged_elsewhere(devices),
+            Change::Alert(serial, at, facts) => self.alert_elsewhere(serial, *at, facts),
             Change::Settings(_) | Change::Hello | Change::Missed => {}
         }
         Ok(())
@@ -69,6 +73,7 @@ impl App {
     pub(crate) async fn follow_everything(&self) -> Result<(), Error> {
         self.tokens.forget_all();
         self.ingest.refresh_all();
+        self.alerts.forget_all();
         self.recheck_rights().await?;
         let over = self.recheck_credentials().await?;
         for serial in &over {

@@ -5,6 +5,7 @@
 
 pub mod account;
 mod actor;
+pub mod alerts;
 pub mod audit;
 pub mod bulk_changes;
 pub mod changes;
@@ -48,6 +49,7 @@ use setpoint_model::Clock;
 use setpoint_store::Store;
 
 pub use actor::{Actor, Principal};
+pub use alerts::Alerts;
 pub use audit::AuditLog;
 pub use error::{Error, FieldErrors};
 pub use events::Events;
@@ -97,6 +99,8 @@ pub struct Parts {
     pub settings: settings::Engine,
     /// Limits of schedules.
     pub schedule_limits: crate::config::Schedules,
+    /// What alerts need beside the database.
+    pub alerts: Alerts,
     /// Takes telemetry to the database.
     pub ingest: Ingest,
     /// What reading telemetry needs beside the database.

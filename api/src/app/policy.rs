@@ -119,6 +119,10 @@ table! {
     ReadMqttSessions   "mqtt_session.read"      DevicesRead      [All   All      All    Own ],
     /// End an MQTT session.
     EndMqttSession     "mqtt_session.end"       DevicesWrite     [All   All      None   Own ],
+    /// Read alert rules, and where devices stand towards them.
+    ReadAlerts         "alert.read"            AlertsRead       [All   All      All    Own ],
+    /// Make, change and delete alert rules.
+    WriteAlerts        "alert.write"           AlertsWrite      [All   All      None   None],
     /// Make, list and delete API tokens.
     ManageTokens       "token.manage"           TokensWrite      [All   Own      Own    Own ],
     /// Read Prometheus metrics.

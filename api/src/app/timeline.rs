@@ -121,6 +121,8 @@ fn is_refusal(kind: Kind) -> bool {
         | Kind::SettingsRefused
         | Kind::SettingsWithheld
         | Kind::SettingsPending
+        | Kind::AlertFiring
+        | Kind::AlertResolved
         | Kind::CommandResult
         | Kind::FirmwareStatus => false,
     }

@@ -2,6 +2,7 @@
 //!
 //! `config/default.toml` names and explains every key. Each section refuses unknown keys and checks itself.
 
+mod alerts;
 mod bulk_changes;
 mod database;
 mod error;
@@ -24,6 +25,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use serde::Deserialize;
 
 pub use self::{
+    alerts::Alerts,
     bulk_changes::BulkChanges,
     database::{Database, Embedded},
     error::ConfigError,
@@ -61,6 +63,8 @@ pub struct Config {
     pub bulk_changes: BulkChanges,
     /// Limits and batches of telemetry.
     pub telemetry: Telemetry,
+    /// Limits of alerts.
+    pub alerts: Alerts,
     /// Limits of the timeline of devices.
     pub timeline: Timeline,
     /// Limits of live events.
@@ -124,6 +128,7 @@ impl Config {
         self.schedules.validate()?;
         self.bulk_changes.validate()?;
         self.telemetry.validate()?;
+        self.alerts.validate()?;
         self.timeline.validate()?;
         self.events.validate()?;
         self.webhooks.validate()?;

@@ -39,7 +39,8 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct EventsQuery {
-    /// Only events of these types, with commas between: `presence`, `settings`, `telemetry`, `commands`, `firmware`.
+    /// Only events of these types, with commas between: `presence`, `settings`, `telemetry`, `commands`, `firmware`,
+    /// `alert`.
     #[serde(rename = "type")]
     #[param(example = "presence,settings")]
     types: Option<String>,

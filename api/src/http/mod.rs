@@ -5,6 +5,7 @@
 
 mod activate;
 mod actor;
+mod alerts;
 mod audit;
 mod bulk_changes;
 mod client;
@@ -121,6 +122,7 @@ impl FromRef<Context> for App {
 /// The routes of every noun, under [`BASE`]: one line each, in alphabetical order.
 fn api() -> OpenApiRouter<Context> {
     let nouns = OpenApiRouter::new()
+        .merge(alerts::routes())
         .merge(audit::routes())
         .merge(bulk_changes::routes())
         .merge(credentials::routes())

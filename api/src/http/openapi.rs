@@ -32,6 +32,7 @@ use super::{BASE, Problem};
         (name = "models", description = "Product types: settings schemas and telemetry names"),
         (name = "sessions", description = "Who is connected over MQTT"),
         (name = "telemetry", description = "What devices measure"),
+        (name = "alerts", description = "Rules over what devices send and how they are, and where devices stand"),
         (name = "people", description = "People, their sessions, and the audit log"),
         (name = "claiming", description = "How a device is registered to its owner (RFC 8628)"),
         (name = "tokens", description = "API tokens"),

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     app::{
-        App, AuditLog, Error, Events, Hints, Ingest, Parts, PresenceBook, Timeline,
+        Alerts, App, AuditLog, Error, Events, Hints, Ingest, Parts, PresenceBook, Timeline,
         bulk_changes::BulkChanges,
         changes::Peers,
         claims::Claiming,
@@ -54,11 +54,13 @@ pub(super) fn app(
     let (timeline, entries) = Timeline::new(&config.timeline, registry);
     let run = u64::try_from(clock.now().timestamp_micros()).unwrap_or_default();
     let events = Events::new(run, &config.events, registry);
+    let alerts = Alerts::new(config.alerts.clone(), registry);
     let (ingest, batches) = Ingest::new(
         store.clone(),
         Arc::clone(&clock),
         timeline.clone(),
         events.clone(),
+        alerts.clone(),
         &config.telemetry,
         registry,
     );
@@ -90,6 +92,7 @@ pub(super) fn app(
         bulk_changes,
         settings,
         schedule_limits: config.schedules.clone(),
+        alerts,
         ingest,
         reading,
         presence,
@@ -119,6 +122,7 @@ pub(super) async fn prepare(app: &App) -> Result<Changes, Error> {
     tasks::presence_writer::restore(app).await?;
     tasks::settings_publisher::restore(app).await?;
     app.load_credentials().await?;
+    app.watch_alerts().await?;
     Ok(changes)
 }
 
@@ -150,6 +154,8 @@ pub(super) fn spawn(app: &App, queues: Queues, changes: Changes, config: &Config
         "webhooks",
         tasks::webhooks::run(app.clone(), every, pulse, stop()),
     );
+    let pulse = tasks.pulse("alerts", every);
+    tasks.essential("alerts", tasks::alerts::run(app.clone(), every, pulse, stop()));
     tasks.essential(
         "settings acknowledgements",
         tasks::settings_acks::run(app.clone(), queues.acknowledgements, stop()),

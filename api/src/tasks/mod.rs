@@ -3,6 +3,7 @@
 //! A reconciler is idempotent, takes no input but what the database says, and is woken by a hint and by a
 //! timer. A writer takes a bounded channel and commits in batches.
 
+pub mod alerts;
 pub mod audit_writer;
 pub mod bulk_changes;
 pub mod changes;

@@ -201,6 +201,7 @@ fn action(kind: EventType) -> Action {
         EventType::Presence | EventType::Commands | EventType::Firmware => Action::ReadEvents,
         EventType::Settings => Action::ReadSettings,
         EventType::Telemetry => Action::ReadTelemetry,
+        EventType::Alert => Action::ReadAlerts,
     }
 }
 

@@ -11,7 +11,6 @@ use serde_json::json;
 use setpoint_broker::{Ack, Outcome};
 use setpoint_model::{
     Clock, Serial,
-    event::EventType,
     telemetry::{self, Malformed, Parsed, Problems, Window},
     timeline::{Entry, Facts},
 };
@@ -22,13 +21,10 @@ use super::{
     catalog::{Catalog, Device},
     error::{IngestError, Refused},
     metrics::Metrics,
-    queue::{Batch, News, Receipt, Room},
+    queue::{Batch, News, Receipt, Room, Sequel},
 };
 use crate::{
-    app::{
-        Timeline,
-        events::{Event, Events},
-    },
+    app::{Alerts, Timeline, events::Events},
     config,
 };
 
@@ -48,6 +44,7 @@ pub(super) struct Shared {
     clock: Arc<dyn Clock>,
     timeline: Timeline,
     events: Events,
+    alerts: Alerts,
     limits: telemetry::Limits,
     skew: TimeDelta,
     retention: TimeDelta,
@@ -75,7 +72,7 @@ pub struct Report {
 /// Rows ready for the queue.
 struct Prepared {
     rows: Rows,
-    news: Option<News>,
+    sequel: Sequel,
     report: Report,
 }
 
@@ -86,6 +83,7 @@ impl Ingest {
         clock: Arc<dyn Clock>,
         timeline: Timeline,
         events: Events,
+        alerts: Alerts,
         config: &config::Telemetry,
         registry: &mut Registry,
     ) -> (Self, mpsc::Receiver<Batch>) {
@@ -98,6 +96,7 @@ impl Ingest {
             clock,
             timeline,
             events,
+            alerts,
             limits: telemetry::Limits {
                 items: config.max_batch,
                 metrics: config.max_metrics,
@@ -163,7 +162,7 @@ impl Ingest {
             }
         };
         match prepared {
-            Ok(Prepared { rows, news, report }) => {
+            Ok(Prepared { rows, sequel, report }) => {
                 let outcome = report
                     .problems
                     .sentence()
@@ -173,7 +172,7 @@ impl Ingest {
                     ack.complete(outcome);
                 } else {
                     // The queue is closed at shutdown only: then the sample stays with the device.
-                    let _ = self.enqueue(rows, news, Receipt::Mqtt(ack, outcome)).await;
+                    let _ = self.enqueue(rows, sequel, Receipt::Mqtt(ack, outcome)).await;
                 }
             }
             Err(Refused::Malformed(malformed)) => {
@@ -190,7 +189,7 @@ impl Ingest {
     /// See [`IngestError`]; the database being away is one of them.
     pub async fn from_http(&self, serial: &Serial, payload: &[u8]) -> Result<Report, IngestError> {
         let arrived = self.0.clock.now();
-        let Prepared { rows, news, report } = match self.prepare(serial, payload, arrived).await {
+        let Prepared { rows, sequel, report } = match self.prepare(serial, payload, arrived).await {
             Err(Refused::Malformed(malformed)) => {
                 self.record_malformed(serial, arrived, &malformed);
                 return Err(malformed.into());
@@ -200,7 +199,7 @@ impl Ingest {
         self.record(serial, arrived, &report);
         if !rows.is_empty() {
             let (sender, committed) = oneshot::channel();
-            self.enqueue(rows, news, Receipt::Http(sender)).await?;
+            self.enqueue(rows, sequel, Receipt::Http(sender)).await?;
             committed.await.map_err(|_| IngestError::Stopping)??;
         }
         Ok(report)
@@ -245,40 +244,31 @@ impl Ingest {
         };
         let mut rows = Rows::with_capacity(parsed.samples.len());
         let mut told = self.0.events.wants_telemetry().then(Vec::new);
+        let mut seen = self.0.alerts.watch(device.id);
         for (sample, metric) in parsed.samples.iter().zip(admitted) {
             if let Some(metric) = metric {
                 let at = sample.at.resolve(arrival);
                 rows.push(device.id, *metric, at, &sample.value);
+                if let Some(seen) = &mut seen {
+                    seen.note(&sample.metric, at, &sample.value);
+                }
                 if let Some(items) = &mut told {
                     items.push(json!({"at": at, "metric": sample.metric, "value": sample.value}));
                 }
             }
         }
-        let news = told.map(|items| self.news(serial, arrived, &items));
+        let news = told.map(|items| News::of_samples(&self.0.events, serial, arrived, &items));
         let report = Report {
             stored: rows.len(),
             problems: parsed.problems,
             skewed: parsed.skewed,
         };
-        Prepared { rows, news, report }
-    }
-
-    /// What is told of samples once they are committed.
-    fn news(&self, serial: &Serial, at: DateTime<Utc>, items: &[serde_json::Value]) -> News {
-        let event = Event {
-            kind: EventType::Telemetry,
-            serial: serial.clone(),
-            at,
-            data: json!({"serial": serial, "items": items}).to_string().into(),
-        };
-        News {
-            events: self.0.events.clone(),
-            event,
-        }
+        let sequel = Sequel { news, seen };
+        Prepared { rows, sequel, report }
     }
 
     /// Waits for room and queues the rows.
-    async fn enqueue(&self, rows: Rows, news: Option<News>, receipt: Receipt) -> Result<(), IngestError> {
+    async fn enqueue(&self, rows: Rows, sequel: Sequel, receipt: Receipt) -> Result<(), IngestError> {
         let shared = &self.0;
         let wanted = u32::try_from(rows.len())
             .unwrap_or(u32::MAX)
@@ -290,7 +280,7 @@ impl Ingest {
         let room = Room::new(permit, rows.len(), &shared.metrics.queued);
         shared
             .queue
-            .send(Batch::new(rows, receipt, news, room))
+            .send(Batch::new(rows, receipt, sequel, room))
             .await
             .map_err(|_| IngestError::Stopping)
     }

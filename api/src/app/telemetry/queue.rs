@@ -1,37 +1,47 @@
 //! What waits for a commit, and who waits for it.
 
+use chrono::{DateTime, Utc};
 use prometheus_client::metrics::gauge::Gauge;
+use serde_json::{Value, json};
 use setpoint_broker::{Ack, Outcome};
+use setpoint_model::{Serial, event::EventType};
 use setpoint_store::telemetry::Rows;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::app::events::{Event, Events};
+use crate::app::{
+    alerts::Seen,
+    events::{Event, Events},
+};
 
 /// The rows of one payload, and who waits for them to be committed.
 pub struct Batch {
     /// The rows.
     pub rows: Rows,
     receipt: Receipt,
-    /// What is told once they are committed.
-    news: Option<News>,
+    /// What follows once they are committed.
+    sequel: Sequel,
     /// Its room in the queue.
     _room: Room,
 }
 
 impl Batch {
-    pub(super) fn new(rows: Rows, receipt: Receipt, news: Option<News>, room: Room) -> Self {
+    pub(super) fn new(rows: Rows, receipt: Receipt, sequel: Sequel, room: Room) -> Self {
         Self {
             rows,
             receipt,
-            news,
+            sequel,
             _room: room,
         }
     }
 
     /// The rows are committed.
     pub fn stored(self) {
-        if let Some(News { events, event }) = self.news {
+        let Sequel { news, seen } = self.sequel;
+        if let Some(News { events, event }) = news {
             events.tell(event);
+        }
+        if let Some(seen) = seen {
+            seen.stored();
         }
         self.receipt.stored();
     }
@@ -42,10 +52,32 @@ impl Batch {
     }
 }
 
+/// What follows once rows are committed.
+pub(super) struct Sequel {
+    /// What is told.
+    pub(super) news: Option<News>,
+    /// What is judged by alert rules.
+    pub(super) seen: Option<Seen>,
+}
+
 /// An event that waits for a commit, and where it is told.
 pub(super) struct News {
-    pub(super) events: Events,
-    pub(super) event: Event,
+    events: Events,
+    event: Event,
+}
+
+impl News {
+    /// What is told of a device's samples.
+    pub(super) fn of_samples(events: &Events, serial: &Serial, at: DateTime<Utc>, items: &[Value]) -> Self {
+        let event = Event {
+            kind: EventType::Telemetry,
+            serial: serial.clone(),
+            at,
+            data: json!({"serial": serial, "items": items}).to_string().into(),
+        };
+        let events = events.clone();
+        Self { events, event }
+    }
 }
 
 /// Room for a batch in the queue, free again when it is dropped.

@@ -9,7 +9,7 @@ use setpoint_store::{
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::*;
-use crate::app::{Events, Ingest, Timeline};
+use crate::app::{Alerts, Events, Ingest, Timeline};
 
 const NOW: TimeDelta = TimeDelta::zero();
 
@@ -68,6 +68,17 @@ fn events_config() -> config::Events {
     }
 }
 
+fn alerts_config() -> config::Alerts {
+    config::Alerts {
+        max_rules: 1,
+        keep_resolved: Duration::from_secs(60),
+        sweep_every: Duration::from_secs(60),
+        max_watched: 1,
+        max_waiting: 1,
+        max_samples: 1,
+    }
+}
+
 async fn fixture() -> Fixture {
     let database = database().await;
     database
@@ -85,6 +96,7 @@ async fn fixture() -> Fixture {
         Arc::clone(&shared),
         timeline,
         Events::new(0, &events_config(), &mut Registry::default()),
+        Alerts::new(alerts_config(), &mut Registry::default()),
         &telemetry_config(),
         &mut registry,
     );

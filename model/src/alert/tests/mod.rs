@@ -1,0 +1,4 @@
+mod conditions;
+mod definitions;
+mod sentences;
+mod standings;
