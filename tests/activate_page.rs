@@ -1,7 +1,7 @@
 //! The page where an owner signs in and enters the code of a device, in a real browser.
 
 use serde_json::{Value, json};
-use setpoint_tests::{Harness, harness::oidc::Provider};
+use setpoint_tests::{Harness, eventually, harness::oidc::Provider};
 
 use crate::{
     browser::tab::Tab,
@@ -120,6 +120,29 @@ async fn an_owner_signs_in_with_the_provider_and_keeps_their_code() {
     poll(&server, &codes).await.expect(200);
     let owners = server.api().get("/devices/HALL-7/owners").await.expect(200);
     assert_eq!(owners["items"][0]["username"], "berta");
+}
+
+#[tokio::test]
+async fn whom_the_provider_does_not_let_in_is_told_so_in_words() {
+    let provider = Provider::start().await;
+    provider.person(json!({"sub": "8", "preferred_username": "Carl", "groups": ["guests"]}));
+    let server = oidc::setup(&provider).start().await;
+    let address = format!("{}/activate", server.api().server());
+    let mut tab = Tab::open(&address).await;
+    tab.click("#provider").await;
+    tab.read("Your account there has no role here.").await;
+    tab.see("#sign-in").await;
+    assert_eq!(tab.value("location.search").await, "", "it is told once");
+
+    let gone = Provider::start().await;
+    gone.stop().await;
+    let server = oidc::setup(&gone).start().await;
+    let address = format!("{}/activate", server.api().server());
+    tab.value(&format!("location.href = {}", json!(address))).await;
+    // Until the other server's page is there.
+    eventually!(tab.value("location.href").await == address);
+    tab.click("#provider").await;
+    tab.read("It can't be reached just now.").await;
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ mod audit;
 mod authorization;
 mod bad_settings;
 mod browser;
+mod certified;
 mod changes;
 mod changes_refused;
 mod changes_stages;

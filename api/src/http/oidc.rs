@@ -25,6 +25,8 @@ const COOKIE: cookie::Name = cookie::Name {
 };
 /// Where the provider sends people back to, below the base.
 const CALLBACK: &str = "/session/oidc/callback";
+/// The page that people sign in at.
+const PAGE: &str = "/activate";
 const NO_STORE: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -131,7 +133,11 @@ async fn methods(State(app): State<App>) -> Json<Methods> {
     )
 )]
 async fn depart(State(app): State<App>, here: Here, Query(begin): Query<Begin>) -> Result<Response, Problem> {
-    let departure = app.depart(&here.redirect, begin.return_to.as_deref()).await?;
+    let departure = app.depart(&here.redirect, begin.return_to.as_deref()).await;
+    let departure = match departure {
+        Ok(departure) => departure,
+        Err(error) => return told(error, &here),
+    };
     let cookie = COOKIE.set(&departure.cookie, here.client.secure, Some(AWAY));
     redirect(&departure.url, [cookie])
 }
@@ -140,7 +146,8 @@ async fn depart(State(app): State<App>, here: Here, Query(begin): Query<Begin>) 
 #[utoipa::path(
     get, path = "/session/oidc/callback", tag = "people", security(()), params(Back),
     responses(
-        (status = 303, description = "Signed in; on to `return_to`"),
+        (status = 303, description = "Signed in; on to `return_to`. A browser (`Accept: text/html`) that is refused goes to \
+         `/activate`, which says why"),
         (status = 403, description = "`oidc_state`: not begun in this browser, or too late; `oidc_denied`; `oidc_code`; \
          `oidc_token`: the ID token doesn't hold; `oidc_no_role`; `oidc_unknown`; `oidc_no_name`; `oidc_name_taken`; \
          `account_disabled`"),
@@ -157,9 +164,26 @@ async fn arrive(State(app): State<App>, here: Here, Query(back): Query<Back>) ->
         issuer: back.iss,
     };
     let secure = here.client.secure;
-    let (secret, return_to) = app.arrive(&here.redirect, back, here.client.address).await?;
+    let arrival = app.arrive(&here.redirect, back, here.client.address).await;
+    let (secret, return_to) = match arrival {
+        Ok(arrival) => arrival,
+        Err(error) => return told(error, &here),
+    };
     let session = cookie::set(secret.reveal(), secure);
     redirect(&return_to, [session, COOKIE.set("", secure, Some(0))])
+}
+
+/// A refusal, for whoever asked: a person's browser goes where it is told in words.
+fn told(error: Error, here: &Here) -> Result<Response, Problem> {
+    let accepted = here.headers.get(header::ACCEPT).map(|kinds| kinds.as_bytes());
+    let browses = accepted.is_some_and(|kinds| kinds.starts_with(b"text/html"));
+    let code = error.code();
+    let problem = Problem::from(error);
+    if browses {
+        redirect(&format!("{PAGE}?refused={code}"), [])
+    } else {
+        Err(problem)
+    }
 }
 
 fn redirect<const N: usize>(to: &str, cookies: [Option<HeaderValue>; N]) -> Result<Response, Problem> {

@@ -41,6 +41,24 @@ function signedIn(session) {
   enter(lacking ? "Your role needs a second factor. Enable one first: ask whoever runs this server how." : "");
 }
 
+// What the way back from the provider ended in.
+const refusals = {
+  oidc_no_role: "Your account there has no role here. Ask whoever runs this server.",
+  oidc_unknown: "An administrator has to add you first.",
+  oidc_name_taken: "Somebody has your name here already. Ask whoever runs this server.",
+  oidc_denied: "You were not signed in there.",
+  oidc_state: "That took too long, or began elsewhere. Try again.",
+  account_disabled: "Your account is disabled.",
+  provider_unavailable: "It can't be reached just now. Try again later.",
+};
+
+function refusal() {
+  const asked = new URLSearchParams(location.search).get("refused");
+  if (!asked) return "";
+  history.replaceState(null, "", location.pathname);
+  return Object.hasOwn(refusals, asked) ? refusals[asked] : "Signing in there did not work.";
+}
+
 function enter(message) {
   element("enter").elements.code.value = code;
   show("enter", message);
@@ -145,7 +163,7 @@ async function offerProvider() {
     await offerProvider();
     const answer = await ask("GET", "/api/v1/session");
     if (answer.status === 200 && answer.value.csrf_token) signedIn(answer.value);
-    else signIn();
+    else signIn(refusal());
   } catch {
     signIn("The server can't be reached. Try again.");
   }
