@@ -78,6 +78,7 @@ mod telemetry_http;
 mod telemetry_limits;
 mod telemetry_picture;
 mod telemetry_rollups;
+mod telemetry_storage;
 mod telemetry_streams;
 mod telemetry_types;
 mod tidy;

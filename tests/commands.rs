@@ -94,7 +94,14 @@ async fn migrate_ends_when_it_is_done() {
 async fn every_command_explains_itself_with_an_example() {
     let home = tempfile::tempdir().unwrap();
     for name in [
-        "serve", "migrate", "user", "token", "sessions", "openapi", "doctor",
+        "serve",
+        "migrate",
+        "user",
+        "token",
+        "sessions",
+        "telemetry",
+        "openapi",
+        "doctor",
     ] {
         let (status, stdout, _) = command(&[name, "--help"]).spawn(home.path()).ended().await;
         assert!(status.success(), "{name}");

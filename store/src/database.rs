@@ -186,6 +186,7 @@ impl Store {
             .run(&mut connection)
             .await
             .map_err(MigrateError::from)?;
+        grant_reader(&mut connection).await;
         // The work is done; a failure to say goodbye changes nothing.
         let _ = connection.close().await;
         let server = Uuid::new_v4();
@@ -248,6 +249,24 @@ impl Store {
     /// Lets queries under way finish, then closes every connection. Later calls get [`Error::Unavailable`].
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+}
+
+/// Gives the role of readers such as Grafana its rights, which no backup holds. A database server where that may not be
+/// done serves all else.
+async fn grant_reader(connection: &mut PgConnection) {
+    match sqlx::query_scalar::<_, bool>("SELECT grant_reader()")
+        .fetch_one(connection)
+        .await
+    {
+        Ok(true) => {}
+        Ok(false) => {
+            tracing::info!("the role setpoint_reader is not there, and may not be made by this user")
+        }
+        Err(error) => tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the role setpoint_reader has no rights"
+        ),
     }
 }
 

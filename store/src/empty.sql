@@ -5,7 +5,8 @@ DO $$
 DECLARE
     command text;
 BEGIN
-    FOR command IN
+    -- All names are asked for before anything goes: what goes with something else has none any more.
+    FOREACH command IN ARRAY ARRAY(
         SELECT format('DROP %s IF EXISTS %s CASCADE',
                       CASE relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW'
                                    WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END,
@@ -24,7 +25,7 @@ BEGIN
         UNION ALL
         SELECT format('DROP TYPE IF EXISTS %s CASCADE', t.oid::regtype)
         FROM pg_type t
-        WHERE typnamespace = 'public'::regnamespace AND typtype IN ('e', 'd')
+        WHERE typnamespace = 'public'::regnamespace AND typtype IN ('e', 'd'))
     LOOP
         EXECUTE command;
     END LOOP;

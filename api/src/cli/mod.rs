@@ -13,6 +13,7 @@ mod people;
 mod rest;
 mod serve;
 mod sessions;
+mod telemetry;
 mod tokens;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
@@ -75,6 +76,8 @@ enum Command {
     Factory(factory::Args),
     /// Shows who is connected over MQTT, and ends sessions.
     Sessions(sessions::Args),
+    /// Shows what telemetry takes, and how far its roll-ups are.
+    Telemetry(telemetry::Args),
     /// Writes everything into one file, also while the server runs.
     Backup(backup::BackupArgs),
     /// Replaces everything by what such a file holds; the server must be stopped.
@@ -172,6 +175,7 @@ fn execute(cli: Cli) -> Result<(), Failure> {
         Command::Token(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Factory(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Sessions(args) => with_runtime(args.run(Config::load(&sources)?)),
+        Command::Telemetry(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Backup(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Restore(args) => with_runtime(args.run(Config::load(&sources)?)),
         Command::Openapi => openapi::run(),

@@ -72,6 +72,15 @@ impl Rest {
         answer.json().await.map_err(|error| self.unreachable(&error))
     }
 
+    /// The server's metrics, as text.
+    pub(super) async fn metrics(&self) -> Result<String, Failure> {
+        let url = format!("{}/metrics", self.base);
+        let answer = self.http.get(url).bearer_auth(&self.token).send().await;
+        let answer = answer.and_then(Response::error_for_status);
+        let text = answer.map_err(|error| self.unreachable(&error))?.text().await;
+        text.map_err(|error| self.unreachable(&error))
+    }
+
     /// DELETE below the API's base.
     pub(super) async fn delete(&self, path: &str) -> Result<(), Failure> {
         self.send(Method::DELETE, path, &[]).await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use chrono::{Days, TimeDelta};
+use setpoint_model::DeviceId;
 use setpoint_store::{Error, telemetry::Rollup};
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +14,9 @@ const EVERY: Duration = Duration::from_secs(3_600);
 
 /// Rows deleted in one statement.
 const STEP: i64 = 5_000;
+
+/// Devices whose model keeps telemetry for less long, looked after in one go.
+const DEVICES: i64 = 100;
 
 /// Looks every hour until `stop`.
 pub async fn run(
@@ -60,6 +64,7 @@ pub async fn expire(
         }
     }
     let rollups = expire_rollups(app, telemetry).await?;
+    let samples = past + expire_models(app).await?;
     let mut entries = 0;
     loop {
         let deleted = app
@@ -75,10 +80,41 @@ pub async fn expire(
             break;
         }
     }
-    if partitions > 0 || past > 0 || rollups > 0 || entries > 0 {
-        tracing::info!(partitions, samples = past, rollups, entries, "old data dropped");
+    if partitions > 0 || samples > 0 || rollups > 0 || entries > 0 {
+        tracing::info!(partitions, samples, rollups, entries, "old data dropped");
     }
     Ok(())
+}
+
+/// Deletes what is older than the models of its devices keep it, roll-ups included. Returns how many rows.
+async fn expire_models(app: &App) -> Result<u64, Error> {
+    let mut rows = 0;
+    for (model, seconds) in app.store.telemetry_retentions().await? {
+        let keep_from = (app.clock.now() - TimeDelta::seconds(i64::from(seconds))).date_naive();
+        let mut after = DeviceId(i64::MIN);
+        while let Some(expired) = app
+            .store
+            .expired_devices(&model, keep_from, after, DEVICES)
+            .await?
+        {
+            // The hours go last: as long as they are there, a round that was broken off is known to be unfinished.
+            for table in app.store.telemetry_tables(expired.oldest, keep_from).await? {
+                loop {
+                    let deleted = app
+                        .store
+                        .expire_telemetry_of(&table, &expired.devices, keep_from, STEP)
+                        .await?;
+                    rows += deleted;
+                    if deleted < STEP.unsigned_abs() {
+                        break;
+                    }
+                }
+            }
+            let Some(last) = expired.devices.last() else { break };
+            after = *last;
+        }
+    }
+    Ok(rows)
 }
 
 /// Drops roll-ups by whole months. Returns how many partitions and rows.

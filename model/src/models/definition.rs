@@ -1,5 +1,7 @@
 //! All that people say about a model.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,7 +23,7 @@ const MAX_DESCRIPTION: usize = 2_000;
 const MAX_UNIT: usize = 32;
 
 /// The fields of a definition.
-const FIELDS: [&str; 7] = [
+const FIELDS: [&str; 8] = [
     "title",
     "description",
     "settings",
@@ -29,10 +31,14 @@ const FIELDS: [&str; 7] = [
     "claim_secret",
     "settings_expected_within",
     "schedules_in_document",
+    "telemetry_retention",
 ];
 
 /// The longest time within which a device may be expected to answer, in seconds: a year of 365 days.
 const MAX_EXPECTED: i32 = 31_536_000;
+
+/// The shortest time for which telemetry may be kept, in seconds: a day.
+const MIN_RETENTION: i32 = 86_400;
 
 /// A product type, but for its name.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -52,6 +58,8 @@ pub struct Definition {
     pub settings_expected_within: Option<i32>,
     /// Whether a device finds its schedules in its settings document, to keep them while it is offline.
     pub schedules_in_document: bool,
+    /// For how many seconds telemetry of its devices is kept; `None` for the server's `telemetry.retention`.
+    pub telemetry_retention: Option<i32>,
 }
 
 impl Definition {
@@ -86,9 +94,10 @@ impl Definition {
                     Ok(())
                 }
                 ("claim_secret" | "schedules_in_document", _) => Err("must be true or false".to_owned()),
-                ("settings_expected_within", value) => {
-                    seconds(&value).map(|seconds| read.settings_expected_within = Some(seconds))
-                }
+                ("settings_expected_within", value) => seconds(&value, 1..=MAX_EXPECTED)
+                    .map(|seconds| read.settings_expected_within = Some(seconds)),
+                ("telemetry_retention", value) => seconds(&value, MIN_RETENTION..=i32::MAX)
+                    .map(|seconds| read.telemetry_retention = Some(seconds)),
                 ("settings", Value::Object(settings)) => {
                     errors.extend(below("settings", Schema::faults(&settings)));
                     read.settings = settings;
@@ -162,6 +171,7 @@ impl Definition {
             "claim_secret": self.claim_secret,
             "settings_expected_within": self.settings_expected_within,
             "schedules_in_document": self.schedules_in_document,
+            "telemetry_retention": self.telemetry_retention,
         });
         match fields {
             Value::Object(fields) => fields,
@@ -184,10 +194,16 @@ fn text(value: Value, most: usize) -> Result<String, String> {
     }
 }
 
-fn seconds(value: &Value) -> Result<i32, String> {
+fn seconds(value: &Value, range: RangeInclusive<i32>) -> Result<i32, String> {
     let seconds = value.as_i64().and_then(|seconds| i32::try_from(seconds).ok());
-    let seconds = seconds.filter(|seconds| (1..=MAX_EXPECTED).contains(seconds));
-    seconds.ok_or_else(|| format!("must be a whole number of seconds from 1 to {MAX_EXPECTED}"))
+    let seconds = seconds.filter(|seconds| range.contains(seconds));
+    seconds.ok_or_else(|| {
+        format!(
+            "must be a whole number of seconds from {} to {}",
+            range.start(),
+            range.end()
+        )
+    })
 }
 
 /// What is wrong with each metric.

@@ -66,7 +66,7 @@ impl Store {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
-                      schedules_in_document,
+                      schedules_in_document, telemetry_retention,
                       created_at, updated_at
                FROM models WHERE name = ANY($1) ORDER BY name FOR UPDATE"#,
             names as &[&str],
@@ -91,8 +91,8 @@ impl LockedModels {
     pub async fn insert(&mut self, new: &NewModelVersion<'_>) -> Result<i32> {
         let version = sqlx::query_scalar!(
             "INSERT INTO models (name, title, description, settings, telemetry, claim_secret, created_at, updated_at,
-                                 settings_expected_within, schedules_in_document, version)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9,
+                                 settings_expected_within, schedules_in_document, telemetry_retention, version)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10,
                      (SELECT coalesce(max(version), 0) + 1 FROM model_versions WHERE model = $1))
              RETURNING version",
             new.name,
@@ -104,6 +104,7 @@ impl LockedModels {
             new.at,
             new.definition.settings_expected_within,
             new.definition.schedules_in_document,
+            new.definition.telemetry_retention,
         )
         .fetch_one(&mut *self.transaction)
         .await?;
@@ -119,7 +120,7 @@ impl LockedModels {
         let version = sqlx::query_scalar!(
             "UPDATE models SET title = $2, description = $3, settings = $4, telemetry = $5, claim_secret = $6,
                     updated_at = $7, settings_expected_within = $8, schedules_in_document = $9,
-                    version = version + 1
+                    telemetry_retention = $10, version = version + 1
              WHERE name = $1 RETURNING version",
             new.name,
             new.definition.title,
@@ -130,6 +131,7 @@ impl LockedModels {
             new.at,
             new.definition.settings_expected_within,
             new.definition.schedules_in_document,
+            new.definition.telemetry_retention,
         )
         .fetch_one(&mut *self.transaction)
         .await?;

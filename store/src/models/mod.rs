@@ -43,6 +43,7 @@ struct Row {
     claim_secret: bool,
     settings_expected_within: Option<i32>,
     schedules_in_document: bool,
+    telemetry_retention: Option<i32>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
 }
@@ -59,6 +60,7 @@ impl From<Row> for Model {
                 claim_secret: row.claim_secret,
                 settings_expected_within: row.settings_expected_within,
                 schedules_in_document: row.schedules_in_document,
+                telemetry_retention: row.telemetry_retention,
             },
             version: row.version,
             created_at: row.created_at,
@@ -77,7 +79,7 @@ impl Store {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
-                      schedules_in_document,
+                      schedules_in_document, telemetry_retention,
                       created_at, updated_at
                FROM models WHERE name > $1 ORDER BY name LIMIT $2"#,
             after,
@@ -97,7 +99,7 @@ impl Store {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
-                      schedules_in_document,
+                      schedules_in_document, telemetry_retention,
                       created_at, updated_at
                FROM models WHERE name = $1"#,
             name,
@@ -131,7 +133,7 @@ impl LockedSettings {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
-                      schedules_in_document,
+                      schedules_in_document, telemetry_retention,
                       created_at, updated_at
                FROM models WHERE name = $1 FOR KEY SHARE"#,
             name,

@@ -8,8 +8,10 @@ mod history;
 mod partitions;
 mod pieces;
 mod removal;
+mod retention;
 mod rollups;
 mod rows;
+mod storage;
 
 pub use append::APPEND_TARGET;
 pub use buckets::{BucketPosition, BucketReading, Buckets};
@@ -17,8 +19,10 @@ pub use catalog::{DeviceMetric, TelemetryDevice};
 pub use group::{Fleet, LatestOf, SeriesCount};
 pub use history::{History, Latest, Position, Reading};
 pub use partitions::Partition;
+pub use retention::ExpiredDevices;
 pub use rollups::{Marks, Rollup, Sweep};
 pub use rows::Rows;
+pub use storage::{Storage, TableSize};
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@ mod history;
 mod partitions;
 mod rollups;
 mod rollups_oracle;
+mod views;
 
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use setpoint_model::{

@@ -319,6 +319,17 @@ impl App {
         if !message.is_empty() {
             return Err(plan.invalid(FieldErrors::from([("settings".to_owned(), message)])));
         }
+        // A shorter one of the server's comes first anyway, whatever was agreed before.
+        let longest = self.ingest.retention().num_seconds();
+        if before.is_none_or(|before| before.definition.telemetry_retention != after.telemetry_retention)
+            && after
+                .telemetry_retention
+                .is_some_and(|seconds| i64::from(seconds) > longest)
+        {
+            let message = format!("at most {longest}, for which this server keeps telemetry");
+            let errors = FieldErrors::from([("telemetry_retention".to_owned(), message)]);
+            return Err(plan.invalid(errors));
+        }
         let changed = before.map_or_else(Vec::new, |before| changed_settings(&before.definition, after));
         Ok((schema, changed))
     }

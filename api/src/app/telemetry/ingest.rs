@@ -31,6 +31,9 @@ use crate::{
 /// How many problems an entry of the timeline tells.
 const TOLD_PROBLEMS: usize = 5;
 
+/// No model keeps samples for less than this.
+const SHORTEST_RETENTION: TimeDelta = TimeDelta::days(1);
+
 /// Pauses between attempts while Postgres is away.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -140,6 +143,11 @@ impl Ingest {
         self.0.catalog.refresh(|_, _| true);
     }
 
+    /// For how long samples are kept, unless a device's model says less.
+    pub fn retention(&self) -> TimeDelta {
+        self.0.retention
+    }
+
     /// For how long one request deletes samples.
     pub fn delete_within(&self) -> Duration {
         self.0.delete_within
@@ -218,6 +226,9 @@ impl Ingest {
             self.0.metrics.orphaned.inc_by(parsed.samples.len() as u64);
             return Err(Refused::Gone);
         };
+        if let Some(window) = self.shorter_window(&device, &parsed, arrived).await? {
+            parsed = telemetry::parse(payload, &self.0.limits, window).map_err(Refused::Malformed)?;
+        }
         let ids = self.metric_ids(&parsed).await?;
         let admitted = self.admit_metrics(serial, &device, &mut parsed, ids).await?;
         Ok(self.encode(serial, &device, parsed, &admitted, arrived))
@@ -228,6 +239,29 @@ impl Ingest {
             oldest: arrived - self.0.retention,
             newest: arrived + self.0.skew,
         }
+    }
+
+    /// The window of the device's model, where that is shorter and samples are old enough for it to matter. Asked of the
+    /// database each time: such samples are rare, and a model may change on another server.
+    async fn shorter_window(
+        &self,
+        device: &Device,
+        parsed: &Parsed<'_>,
+        arrived: DateTime<Utc>,
+    ) -> Result<Option<Window>, Refused> {
+        let old = arrived - SHORTEST_RETENTION;
+        if parsed
+            .samples
+            .iter()
+            .all(|sample| sample.at.resolve(arrived) >= old)
+        {
+            return Ok(None);
+        }
+        let seconds = self.0.store.telemetry_retention_of(device.id).await?;
+        let window = self.window(arrived);
+        let oldest = seconds.map(|seconds| arrived - TimeDelta::seconds(i64::from(seconds)));
+        let shorter = oldest.filter(|oldest| *oldest > window.oldest);
+        Ok(shorter.map(|oldest| Window { oldest, ..window }))
     }
 
     fn encode(

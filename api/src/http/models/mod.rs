@@ -56,6 +56,9 @@ struct ModelBody {
     settings_expected_within: Option<i32>,
     /// Whether a device finds its schedules in its settings document, under `schedules`.
     schedules_in_document: bool,
+    /// For how many seconds telemetry of its devices is kept, by whole UTC days; null for as long as the server does.
+    #[schema(example = 7_776_000)]
+    telemetry_retention: Option<i32>,
     /// Its version, which rises with each change; also the `ETag`.
     #[schema(example = 1)]
     version: i32,
@@ -77,6 +80,7 @@ impl From<Model> for ModelBody {
             claim_secret: definition.claim_secret,
             settings_expected_within: definition.settings_expected_within,
             schedules_in_document: definition.schedules_in_document,
+            telemetry_retention: definition.telemetry_retention,
             version: model.version,
             created_at: model.created_at,
             updated_at: model.updated_at,
@@ -111,6 +115,9 @@ struct ModelFields {
     settings_expected_within: Option<i32>,
     /// Whether a device finds its schedules in its settings document, under `schedules`.
     schedules_in_document: Option<bool>,
+    /// For how many seconds telemetry of its devices is kept, by whole UTC days; null for as long as the server does.
+    #[schema(example = 7_776_000)]
+    telemetry_retention: Option<i32>,
     /// For a change: setting key to what replaces a stored value that doesn't fit any more; null for nothing.
     #[schema(value_type = Option<Object>, example = json!({"reportInterval": 600}))]
     migrate: Option<Document>,

@@ -30,12 +30,13 @@ fn each_wrong_field_has_its_message() {
         ),
         (
             json!({"settings": [], "title": 1, "claim_secret": "no", "description": "x".repeat(2001),
-                   "settings_expected_within": 0, "schedules_in_document": 1}),
+                   "settings_expected_within": 0, "schedules_in_document": 1, "telemetry_retention": 3600}),
             json!({
                 "settings": "must be an object", "title": "must be a text", "claim_secret": "must be true or false",
                 "description": "at most 2000 characters",
                 "schedules_in_document": "must be true or false",
                 "settings_expected_within": "must be a whole number of seconds from 1 to 31536000",
+                "telemetry_retention": "must be a whole number of seconds from 86400 to 2147483647",
             }),
         ),
         (

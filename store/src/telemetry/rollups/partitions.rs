@@ -123,6 +123,19 @@ impl Store {
         Ok(())
     }
 
+    /// The tables of a roll-up where these days may be.
+    pub(in super::super) async fn rollup_tables(
+        &self,
+        rollup: Rollup,
+        from: NaiveDate,
+        to: NaiveDate,
+    ) -> Result<Vec<String>> {
+        let months = self.rollup_months(rollup).await?.into_iter();
+        let months = months.filter(|(_, month)| *month < to && *month + Months::new(1) > from);
+        let past = format!("{}_past", rollup.table());
+        Ok(months.map(|(name, _)| name).chain([past]).collect())
+    }
+
     /// The monthly partitions of a roll-up, with the first day of each.
     async fn rollup_months(&self, rollup: Rollup) -> Result<Vec<(String, NaiveDate)>> {
         let parent = rollup.table();
