@@ -77,11 +77,9 @@ async fn main() {
             buckets = read.len();
         }
         times.sort();
-        println!(
-            "{days} days in buckets of {bucket} ({buckets}): p50 {:.1?}, slowest {:.1?}",
-            times[times.len() / 2],
-            times[times.len() - 1]
-        );
+        let middle = times.get(times.len() / 2).copied().unwrap_or_default();
+        let slowest = times.last().copied().unwrap_or_default();
+        println!("{days} days in buckets of {bucket} ({buckets}): p50 {middle:.1?}, slowest {slowest:.1?}");
     }
 }
 

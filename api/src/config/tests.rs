@@ -111,6 +111,21 @@ fn what_is_wrong_is_told_in_one_line_that_names_key_and_source() {
             "mqtt.shards: usize is needed, not string \"many\"",
         ),
         ("SETPOINT_MQTT__SHARDS", "0", "mqtt.shards: 1 to 1024"),
+        (
+            "SETPOINT_TELEMETRY__ROLLUP_LAG",
+            "2days",
+            "telemetry.rollup_lag: 0s to 1day",
+        ),
+        (
+            "SETPOINT_TELEMETRY__ROLLUP_RETENTION_1M",
+            "1h",
+            "telemetry.rollup_retention_1m: 1day to 36525days",
+        ),
+        (
+            "SETPOINT_TELEMETRY__ROLLUP_RETENTION_1H",
+            "90days",
+            "telemetry.rollup_retention_1h: at least telemetry.retention",
+        ),
         ("SETPOINT_HTTP__LISTEN", "nowhere", "http.listen: "),
         (
             "SETPOINT_MQTT__LIMITS__CONNECT_TIMEOUT",

@@ -14,6 +14,9 @@ use crate::app::App;
 /// Notes of late samples worked off in one transaction.
 const LATE_STEP: i64 = 500;
 
+/// For how long notes are worked off before the watermark has its turn again.
+const LATE_TURN: Duration = Duration::from_secs(10);
+
 /// Steps of the sweep: the first one after a start, and between what they grow and shrink by the time they take.
 const FIRST_WIDTH: TimeDelta = TimeDelta::minutes(10);
 const SHORTEST_WIDTH: TimeDelta = TimeDelta::minutes(1);
@@ -30,7 +33,8 @@ pub async fn run(app: App, every: Duration, lag: Duration, stop: CancellationTok
     let looks = async {
         loop {
             match look(&app, lag, &mut width).await {
-                Ok(()) => {}
+                Ok(true) => continue,
+                Ok(false) => {}
                 // The clock was set forward by months: the partitions' own task will see it within the hour.
                 Err(Error::Invalid { .. }) => {
                     if let Err(error) = partitions::make(&app).await {
@@ -52,8 +56,9 @@ fn waits(error: &Error) {
     );
 }
 
-/// One round: everything up to `lag` ago.
-async fn look(app: &App, lag: TimeDelta, width: &mut TimeDelta) -> Result<(), Error> {
+/// One round: everything up to `lag` ago. Returns whether late samples are left for another round, which begins with the
+/// watermark again.
+async fn look(app: &App, lag: TimeDelta, width: &mut TimeDelta) -> Result<bool, Error> {
     let now = app.clock.now();
     let until = minute(now - lag);
     let (marks, _) = app.store.rollup_marks().await?;
@@ -70,14 +75,19 @@ async fn look(app: &App, lag: TimeDelta, width: &mut TimeDelta) -> Result<(), Er
         }
     }
     let metrics = app.ingest.metrics();
+    let (begun, mut more) = (Instant::now(), false);
     while let Some(settled @ 1..) = app.store.settle_late_telemetry(LATE_STEP).await? {
         metrics.late_settled.inc_by(settled);
+        more = begun.elapsed() > LATE_TURN;
+        if more {
+            break;
+        }
     }
     let (marks, late) = app.store.rollup_marks().await?;
     metrics.rollup_lag.set((now - marks.rolled).num_seconds());
     metrics.late_waiting.set(late);
     metrics.rollup_rounds.inc();
-    Ok(())
+    Ok(more)
 }
 
 fn next_width(width: TimeDelta, took: Duration) -> TimeDelta {
