@@ -72,6 +72,8 @@ impl Edge {
             // Boxed: a handshake's room is not kept for the session's life.
             let accepting = Box::pin(timeout_at(deadline, acceptor.accept(stream, from)));
             let accepted = tokio::select! {
+                // In this order: plain TCP is ready at once, and costs no registration with the token that all share.
+                biased;
                 accepted = accepting => accepted,
                 () = core.closing.cancelled() => return,
             };

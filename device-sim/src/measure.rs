@@ -5,7 +5,7 @@ use device_sim::{
     Token,
     bench::{
         Bench, BenchError, Changes, Report, Storage, Target,
-        peer::{Access, Mosquitto, Peer, copy, database::Database, stack::Stack},
+        peer::{Access, Mosquitto, Peer, Queue, copy, database::Database, stack::Stack},
         publisher, report,
     },
     endpoint::{MqttUrl, Scheme},
@@ -115,7 +115,7 @@ async fn beside<T: Bench>(
     match peer {
         Peer::Mosquitto => {
             let open = logins(serials, None);
-            let mosquitto = Mosquitto::start(Access::Open).await?;
+            let mosquitto = Mosquitto::start(Access::Open, Queue::Default).await?;
             let target = broker("mosquitto", &mosquitto, open, None);
             reports.add(bench.run(&target).await?);
             drop(mosquitto);
@@ -126,7 +126,7 @@ async fn beside<T: Bench>(
             for number in 0..PUBLISHERS {
                 known.push(publisher(number, Some(password.clone()))?);
             }
-            let mosquitto = Mosquitto::start(Access::Passwords(&known)).await?;
+            let mosquitto = Mosquitto::start(Access::Passwords(&known), Queue::Default).await?;
             let target = broker("mosquitto, passwords", &mosquitto, closed, Some(password));
             reports.add(bench.run(&target).await?);
         }
@@ -152,7 +152,7 @@ async fn beside<T: Bench>(
                 .telemetry()
                 .ok_or_else(|| only_telemetry("mosquitto-psycopg"))?;
             let database = Database::find(common.database.as_ref(), &common.data_dir)?;
-            let mosquitto = Mosquitto::start(Access::Open).await?;
+            let mosquitto = Mosquitto::start(Access::Open, Queue::Unbounded).await?;
             let stack = Stack::start(&common.python, &mosquitto, &database).await?;
             let mut target = broker("mosquitto-psycopg", &mosquitto, logins(serials, None), None);
             target.storage = Storage::Counted(stack.rows.clone());

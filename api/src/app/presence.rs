@@ -127,6 +127,12 @@ impl PresenceBook {
         }
     }
 
+    /// How many writes wait.
+    pub(crate) fn count(&self) -> usize {
+        let waiting = self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.changes.len() + waiting.seen.len()
+    }
+
     /// Takes what there is.
     pub(crate) fn take(&self) -> Waiting {
         std::mem::take(&mut *self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner))

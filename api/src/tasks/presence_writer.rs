@@ -10,7 +10,7 @@ use setpoint_store::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::gather::Gathering;
+use super::gather::{ENOUGH, gather};
 use crate::app::{self, App};
 
 /// Devices in one statement.
@@ -90,19 +90,14 @@ pub async fn restore(app: &App) -> Result<usize, app::Error> {
 
 /// Writes changes until `stop`, then the last ones, and takes offline whatever is left.
 pub async fn run(app: App, stop: CancellationToken) {
-    let mut gathering = Gathering::default();
     while stop.run_until_cancelled(app.presence.waiting()).await.is_some() {
-        stop.run_until_cancelled(tokio::time::sleep(gathering.pause()))
-            .await;
-        match flush(&app).await {
-            Ok(rows) => gathering.wrote(rows),
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "presence waits for Postgres"
-                );
-                stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
-            }
+        gather(&stop, ENOUGH, || app.presence.count()).await;
+        if let Err(error) = flush(&app).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "presence waits for Postgres"
+            );
+            stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
         }
     }
     let ended = async {
@@ -120,8 +115,8 @@ pub async fn run(app: App, stop: CancellationToken) {
     }
 }
 
-/// Writes all that is waiting; what can't be written waits on. Returns how many rows.
-async fn flush(app: &App) -> Result<usize, Error> {
+/// Writes all that is waiting; what can't be written waits on.
+async fn flush(app: &App) -> Result<(), Error> {
     let mut taken = app.presence.take();
     let changes: Vec<PresenceChange> = taken.changes.values().cloned().collect();
     let seen: Vec<_> = taken
@@ -146,7 +141,7 @@ async fn flush(app: &App) -> Result<usize, Error> {
     if done.is_err() {
         app.presence.put_back(taken);
     }
-    done.map(|()| changes.len() + seen.len())
+    done
 }
 
 fn forget<T>(waiting: &mut std::collections::HashMap<Serial, T>, serial: &Serial) {

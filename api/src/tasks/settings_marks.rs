@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::gather::Gathering;
+use super::gather::{ENOUGH, gather};
 use crate::app::App;
 
 /// Marks in one statement.
@@ -15,23 +15,18 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// Writes marks until `stop`, then the last ones.
 pub async fn run(app: App, stop: CancellationToken) {
-    let mut gathering = Gathering::default();
     while stop
         .run_until_cancelled(app.settings.marks.wait())
         .await
         .is_some()
     {
-        stop.run_until_cancelled(tokio::time::sleep(gathering.pause()))
-            .await;
-        match flush(&app).await {
-            Ok(rows) => gathering.wrote(rows),
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "delivery marks wait for Postgres"
-                );
-                stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
-            }
+        gather(&stop, ENOUGH, || app.settings.marks.count()).await;
+        if let Err(error) = flush(&app).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "delivery marks wait for Postgres"
+            );
+            stop.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
         }
     }
     if let Err(error) = flush(&app).await {
@@ -42,15 +37,13 @@ pub async fn run(app: App, stop: CancellationToken) {
     }
 }
 
-/// Writes all that is waiting. Returns how many rows.
-async fn flush(app: &App) -> Result<usize, setpoint_store::Error> {
-    let mut rows = 0;
+/// Writes all that is waiting.
+async fn flush(app: &App) -> Result<(), setpoint_store::Error> {
     loop {
         let marks = app.settings.marks.next(STEP);
         if marks.is_empty() {
-            return Ok(rows);
+            return Ok(());
         }
-        rows += marks.len();
         app.store.mark_settings(&marks).await?;
         app.settings.marks.written(marks);
     }

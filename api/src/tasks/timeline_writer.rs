@@ -6,7 +6,7 @@ use setpoint_model::timeline::Entry;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::gather::Gathering;
+use super::gather::{ENOUGH, gather};
 use crate::app::App;
 
 /// Entries in one statement.
@@ -18,7 +18,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Empties `queue` until `stop`, then writes what is left and ends.
 pub async fn run(app: App, mut queue: mpsc::Receiver<Entry>, stop: CancellationToken) {
     let mut entries = Vec::new();
-    let mut gathering = Gathering::default();
+    // A queue that is full drops.
+    let enough = ENOUGH.min(queue.max_capacity() / 2);
     loop {
         if stop
             .run_until_cancelled(queue.recv_many(&mut entries, STEP))
@@ -28,8 +29,7 @@ pub async fn run(app: App, mut queue: mpsc::Receiver<Entry>, stop: CancellationT
             queue.close();
         }
         if entries.len() < STEP && !stop.is_cancelled() {
-            stop.run_until_cancelled(tokio::time::sleep(gathering.pause()))
-                .await;
+            gather(&stop, enough, || entries.len() + queue.len()).await;
         }
         while entries.len() < STEP {
             match queue.try_recv() {
@@ -61,7 +61,6 @@ pub async fn run(app: App, mut queue: mpsc::Receiver<Entry>, stop: CancellationT
                 return;
             }
         }
-        gathering.wrote(entries.len());
         entries = Vec::new();
     }
 }

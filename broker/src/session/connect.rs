@@ -24,6 +24,9 @@ use crate::{
     wire::{self, Greeting, Unwelcome, Wire},
 };
 
+/// Room for the first read, in bytes: a CONNECT with a serial and a token in one piece.
+const FIRST_READ: usize = 512;
+
 /// A client that is in: CONNACK is in `output`.
 pub(crate) struct Welcome {
     pub(crate) live: Arc<Live>,
@@ -62,12 +65,14 @@ where
         core.metrics.limit(limit);
         return None;
     }
-    let mut input = BytesMut::new();
+    let mut input = BytesMut::with_capacity(FIRST_READ);
     let first = timeout_at(
         deadline,
         first_packet(io, &mut input, core.config.max_packet_size),
     );
     let frame = tokio::select! {
+        // In this order: a packet that is there already costs no registration with the token that all share.
+        biased;
         frame = first => frame,
         () = core.closing.cancelled() => return None,
     };

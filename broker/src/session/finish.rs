@@ -21,7 +21,7 @@ use super::{
     will::{DelayedWill, Will},
 };
 use crate::{
-    backend::{Ack, Backend, Inbound, SessionEvent, SessionInfo},
+    backend::{Ack, Backend, Inbound, SessionEvent, SessionInfo, Transport},
     broker::Core,
     message::Message,
     shard::Settled,
@@ -160,7 +160,10 @@ pub(super) async fn finish<S>(
     if let Some(reason_code) = end.code() {
         wire.encode(Packet::Disconnect(Disconnect::new(reason_code)), 0, &mut output);
     }
-    if matches!(end, End::Lost) {
+    // A client that said DISCONNECT closes, and hears no more [MQTT-3.14.4-1]: over TCP there is nothing to wait for.
+    let heard_all =
+        matches!(end, End::Disconnect { .. }) && output.is_empty() && info.peer.transport == Transport::Tcp;
+    if heard_all || matches!(end, End::Lost) {
         return;
     }
     close(&mut io, &mut output).await;

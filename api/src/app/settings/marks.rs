@@ -85,6 +85,11 @@ impl Marks {
         }
     }
 
+    /// How many marks wait.
+    pub(crate) fn count(&self) -> usize {
+        self.with(|waiting| waiting.len())
+    }
+
     /// Up to `limit` marks, which wait until they are [`Self::written`].
     pub(crate) fn next(&self, limit: usize) -> Vec<DeliveryMark> {
         self.with(|waiting| {

@@ -8,7 +8,7 @@ pub mod stack;
 
 use std::str::FromStr;
 
-pub use mosquitto::{Access, Mosquitto};
+pub use mosquitto::{Access, Mosquitto, Queue};
 
 use crate::endpoint::{InvalidUrl, MqttUrl};
 

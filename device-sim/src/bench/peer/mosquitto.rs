@@ -29,6 +29,15 @@ pub enum Access<'a> {
     Passwords(&'a [Login]),
 }
 
+/// What waits for a client that is slower than what comes for it.
+#[derive(Debug, Clone, Copy)]
+pub enum Queue {
+    /// 1,000 messages, Mosquitto's default; more are dropped.
+    Default,
+    /// Everything: what is behind it is measured by what it can do, not by what is dropped before it.
+    Unbounded,
+}
+
 /// A running Mosquitto; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Mosquitto {
@@ -38,12 +47,12 @@ pub struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// Starts `mosquitto` from the `PATH` on a free loopback port, without persistence or logging. Its limits are its
-    /// defaults but for in-flight messages, of which a client may have 100.
+    /// Starts `mosquitto` from the `PATH` on a free loopback port, without persistence or logging. Its other limits are
+    /// its defaults but for in-flight messages, of which a client may have 100.
     ///
     /// # Errors
     /// When it isn't installed or doesn't start.
-    pub async fn start(access: Access<'_>) -> Result<Self, BenchError> {
+    pub async fn start(access: Access<'_>, queue: Queue) -> Result<Self, BenchError> {
         let files = tempfile::tempdir().map_err(BenchError::Peer)?;
         // Free a moment ago; whoever else took it makes the start fail, and that is said.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
@@ -60,9 +69,14 @@ impl Mosquitto {
                 format!("allow_anonymous false\npassword_file {}", path.display())
             }
         };
+        let queue = match queue {
+            Queue::Default => 1000,
+            Queue::Unbounded => 0,
+        };
         // Started by root it would become another user, who can't read our files.
         let config = format!(
-            "user root\nlistener {} 127.0.0.1\n{users}\npersistence false\nlog_type none\nmax_inflight_messages 100\n",
+            "user root\nlistener {} 127.0.0.1\n{users}\npersistence false\nlog_type none\nmax_inflight_messages 100\n\
+             max_queued_messages {queue}\n",
             addr.port()
         );
         let path = files.path().join("mosquitto.conf");

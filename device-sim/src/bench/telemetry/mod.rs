@@ -96,7 +96,7 @@ impl TelemetryBench {
         let (began, cpu_before, stored_before) = (Instant::now(), cpu(), stored());
         publishers.go_on(self.time).await?;
         publishers.counters.count(false);
-        let (counted, cpu_after, stored_after) = (began.elapsed(), cpu(), stored());
+        let (counted, cpu_after) = (began.elapsed(), cpu());
         let counters = publishers.end().await?;
 
         let acknowledged = counters.acknowledged();
@@ -124,9 +124,11 @@ impl TelemetryBench {
                 );
             }
             Storage::Counted(_) => {
-                let in_time = stored_after.saturating_sub(stored_before);
-                report.rate(&key("rows"), &label("rows stored"), in_time, counted);
-                settle(stored).await;
+                // It may go on after the devices have stopped: that counts for it too.
+                let until = settle(stored).await.max(began + counted);
+                let rows = stored().saturating_sub(stored_before);
+                let took = until.saturating_duration_since(began);
+                report.rate(&key("rows"), &label("rows stored"), rows, took);
             }
         }
         report.latencies(&key("puback"), &label("PUBACK"), counters.latencies.quantiles());
@@ -162,8 +164,8 @@ impl TelemetryBench {
     }
 }
 
-/// Waits until the number stands still for two seconds.
-async fn settle(read: impl Fn() -> u64) {
+/// Waits until the number stands still for two seconds. Yields when it last rose.
+async fn settle(read: impl Fn() -> u64) -> Instant {
     let until = Instant::now() + LAG;
     let (mut last, mut since) = (read(), Instant::now());
     while Instant::now() < until && since.elapsed() < Duration::from_secs(2) {
@@ -173,4 +175,5 @@ async fn settle(read: impl Fn() -> u64) {
             (last, since) = (now, Instant::now());
         }
     }
+    since
 }
