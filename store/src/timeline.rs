@@ -4,8 +4,9 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use setpoint_model::{
     DeviceId,
-    timeline::{Entry, Kind},
+    timeline::{Entry, Facts, Kind},
 };
+use sqlx::types::Json;
 
 use crate::{Result, Store};
 
@@ -41,7 +42,8 @@ impl Store {
         let serials: Vec<&str> = entries.iter().map(|entry| entry.serial.as_str()).collect();
         let times: Vec<DateTime<Utc>> = entries.iter().map(|entry| entry.at).collect();
         let kinds: Vec<&str> = entries.iter().map(|entry| entry.facts.kind().as_str()).collect();
-        let data: Vec<Value> = entries.iter().map(|entry| entry.facts.to_json()).collect();
+        // Every kind has facts, so each is an object.
+        let data: Vec<Json<&Facts>> = entries.iter().map(|entry| Json(&entry.facts)).collect();
         sqlx::query!(
             "INSERT INTO device_events (device_id, at, kind, data)
              SELECT d.id, x.at, x.kind, x.data
@@ -52,7 +54,7 @@ impl Store {
             &serials as &[&str],
             &times,
             &kinds as &[&str],
-            &data,
+            &data as &[Json<&Facts>],
         )
         .execute(&self.pool)
         .await?;
