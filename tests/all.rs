@@ -18,6 +18,7 @@ mod alerts;
 mod alerts_scope;
 mod alerts_servers;
 mod alerts_silence;
+mod alerts_told;
 mod alerts_values;
 mod audit;
 mod authorization;

@@ -4,7 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 use setpoint_model::{Clock as _, clock::ManualClock};
 
-use super::{Device, Harness, api::Api};
+use super::{Device, Harness, Setup, api::Api};
 
 /// A server that looks at what is due all the time, at a time of the test's choice.
 #[derive(Debug)]
@@ -18,9 +18,14 @@ pub struct Watched {
 impl Watched {
     /// Starts one at 14:00 on 2026-01-15.
     pub async fn start() -> Self {
+        Self::start_as(Harness::setup()).await
+    }
+
+    /// Starts one that is set up like this.
+    pub async fn start_as(setup: Setup) -> Self {
         let start: DateTime<Utc> = "2026-01-15T14:00:00Z".parse().expect("a time");
         let clock = ManualClock::new(start);
-        let server = Harness::setup()
+        let server = setup
             .at(&clock)
             .with("settings.reconcile_every", "50ms")
             .start()
