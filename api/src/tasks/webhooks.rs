@@ -8,7 +8,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use setpoint_store::webhooks::{Keep, Outcome, Webhook};
 use tokio::{
-    task::{Id, JoinSet},
+    task::{Id, JoinError, JoinSet},
     time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
@@ -29,8 +29,8 @@ const MARGIN: Duration = Duration::from_secs(5);
 const LEAST: Duration = Duration::from_millis(20);
 /// Pause before another attempt while Postgres is away.
 const PAUSE: Duration = Duration::from_secs(1);
-/// Outcomes noted in one statement.
-const BATCH: usize = 100;
+/// How long requests that end shortly after another are waited for, to be noted together with it.
+const GATHER: Duration = Duration::from_millis(3);
 /// How long requests under way may take at the end.
 const GRACE: Duration = Duration::from_secs(1);
 /// How often what was kept for long enough is removed.
@@ -44,8 +44,9 @@ struct UnderWay {
     requests: JoinSet<(Arc<OpenWebhook>, Attempt)>,
     taken: HashMap<Id, Taken>,
     per_hook: HashMap<Uuid, usize>,
-    /// What came of requests and could not be noted yet: no more than were under way, since without the database no
-    /// further ones are taken.
+    /// What came of requests that ended.
+    ended: Vec<(Arc<OpenWebhook>, Attempt)>,
+    /// The same, not noted yet: no more than were under way, since without the database no further ones are taken.
     unsettled: Vec<Outcome>,
     /// Webhooks of another server key, and in which version: told of once.
     sealed: HashMap<Uuid, i64>,
@@ -81,10 +82,7 @@ pub async fn run(app: App, every: Duration, pulse: Pulse, stop: CancellationToke
         let wake_at = Instant::now() + next.max(LEAST).min(every);
         tokio::select! {
             () = stop.cancelled() => break,
-            finished = under_way.finished(), if !under_way.requests.is_empty() => {
-                disable_gone(&app, &finished).await;
-                under_way.ended(finished);
-            }
+            () = under_way.finished(), if !under_way.requests.is_empty() => {}
             _ = app.hints.webhooks.next() => {}
             () = sleep_until(wake_at) => {}
         }
@@ -100,6 +98,7 @@ impl UnderWay {
         self.settle(app).await?;
         let config = app.webhooks.config();
         let now = app.clock.now();
+        let mut took = false;
         let lease = TimeDelta::from_std(config.timeout + MARGIN).unwrap_or(TimeDelta::hours(1));
         for webhook in app.store.webhooks_due(now).await? {
             let free = self.free(&webhook, config);
@@ -127,6 +126,7 @@ impl UnderWay {
                     let attempt = app.attempt_delivery(&open, &due).await;
                     (open, attempt)
                 };
+                took = true;
                 let id = self.requests.spawn(request).id();
                 self.taken.insert(id, taken);
                 *self.per_hook.entry(taken.webhook).or_default() += 1;
@@ -134,6 +134,10 @@ impl UnderWay {
         }
         let under_way = i64::try_from(self.requests.len()).unwrap_or(i64::MAX);
         app.webhooks.metrics().in_flight.set(under_way);
+        if took {
+            // What ends of it is the next reason to look.
+            return Ok(every);
+        }
         let next: Option<DateTime<Utc>> = app.store.next_delivery_due(now).await?;
         Ok(next.map_or(every, |next| {
             (next - app.clock.now()).to_std().unwrap_or_default()
@@ -148,47 +152,51 @@ impl UnderWay {
         if of_hook == 0 { free.max(1) } else { free }
     }
 
-    /// Waits for requests that end, and gives what came of those that have by then. May be dropped and asked again.
-    async fn finished(&mut self) -> Vec<(Arc<OpenWebhook>, Attempt)> {
-        let mut finished = Vec::new();
-        let mut next = self.requests.join_next_with_id().await;
-        while let Some(joined) = next {
-            let id = match &joined {
-                Ok((id, _)) => *id,
-                Err(error) => error.id(),
-            };
-            self.forget(id);
-            match joined {
-                Ok((_, attempt)) => finished.push(attempt),
-                // It is due again when its time is over.
-                Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "a request failed"),
-            }
-            next = if finished.len() < BATCH {
-                self.requests.try_join_next_with_id()
-            } else {
-                None
-            };
+    /// Waits for requests that end. May be dropped and asked again.
+    async fn finished(&mut self) {
+        let Some(first) = self.requests.join_next_with_id().await else {
+            return;
+        };
+        self.keep(first);
+        let until = Instant::now() + GATHER;
+        while let Ok(Some(next)) = timeout_at(until, self.requests.join_next_with_id()).await {
+            self.keep(next);
         }
-        finished
     }
 
-    /// Keeps what came of requests until it is noted.
-    fn ended(&mut self, finished: Vec<(Arc<OpenWebhook>, Attempt)>) {
-        let mut given_up: HashMap<String, usize> = HashMap::new();
-        for (hook, attempt) in finished {
-            let outcome = attempt.outcome;
-            if outcome.error.is_some() && outcome.again.is_none() {
-                *given_up.entry(hook.webhook.name.to_string()).or_default() += 1;
+    /// Keeps what came of a request.
+    fn keep(&mut self, joined: Result<(Id, (Arc<OpenWebhook>, Attempt)), JoinError>) {
+        match joined {
+            Ok((id, attempt)) => {
+                self.forget(id);
+                self.ended.push(attempt);
             }
-            self.unsettled.push(outcome);
-        }
-        for (webhook, events) in given_up {
-            tracing::warn!(webhook, events, "events could not be delivered and are given up");
+            Err(error) => {
+                self.forget(error.id());
+                // It is due again when its time is over.
+                tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
+            }
         }
     }
 
     /// Notes what came of requests.
     async fn settle(&mut self, app: &App) -> Result<(), Error> {
+        let mut given_up: HashMap<String, usize> = HashMap::new();
+        let mut gone = Vec::new();
+        for (hook, attempt) in self.ended.drain(..) {
+            let outcome = attempt.outcome;
+            if outcome.error.is_some() && outcome.again.is_none() {
+                *given_up.entry(hook.webhook.name.to_string()).or_default() += 1;
+            }
+            self.unsettled.push(outcome);
+            if attempt.gone {
+                gone.push(hook);
+            }
+        }
+        for (webhook, events) in given_up {
+            tracing::warn!(webhook, events, "events could not be delivered and are given up");
+        }
+        disable(app, &gone).await;
         if !self.unsettled.is_empty() {
             app.store.settle_deliveries(&self.unsettled).await?;
             self.unsettled.clear();
@@ -213,10 +221,7 @@ impl UnderWay {
         let until = Instant::now() + GRACE;
         while !self.requests.is_empty() {
             match timeout_at(until, self.finished()).await {
-                Ok(finished) => {
-                    disable_gone(app, &finished).await;
-                    self.ended(finished);
-                }
+                Ok(()) => {}
                 Err(_) => break,
             }
         }
@@ -240,8 +245,8 @@ impl UnderWay {
 }
 
 /// Disables webhooks whose receivers want nothing more. Should it fail, the next event is answered the same.
-async fn disable_gone(app: &App, finished: &[(Arc<OpenWebhook>, Attempt)]) {
-    for (hook, _) in finished.iter().filter(|(_, attempt)| attempt.gone) {
+async fn disable(app: &App, gone: &[Arc<OpenWebhook>]) {
+    for hook in gone {
         if let Err(error) = app.disable_webhook(&hook.webhook).await {
             tracing::warn!(
                 webhook = %hook.webhook.name,
