@@ -172,3 +172,24 @@ async fn postgres_takes_nothing_of_it_back() {
     }
     assert_eq!(entries(&server, "").await, before);
 }
+
+#[tokio::test]
+async fn an_entry_is_kept_for_as_long_as_is_configured() {
+    let mut server = Harness::setup().with("audit.retention", "2days").start().await;
+    server
+        .sql(
+            "insert into audit (at, actor, action, object, outcome)
+             select now() - make_interval(days => age), 'user:anna', 'test', 'age:' || age, 'done'
+             from generate_series(1, 4) age",
+        )
+        .await;
+    assert_eq!(entries(&server, "action=test").await.len(), 4);
+    // What is over is looked for at the start, and then every ten minutes.
+    server.restart().await;
+    let kept = eventually!({
+        let kept = entries(&server, "action=test").await;
+        (kept.len() < 4).then_some(kept)
+    });
+    let kept: Vec<&Value> = kept.iter().map(|entry| &entry["object"]).collect();
+    assert_eq!(kept, ["age:1"]);
+}

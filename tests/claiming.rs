@@ -195,6 +195,28 @@ async fn every_error_has_its_code() {
 }
 
 #[tokio::test]
+async fn each_poll_too_early_makes_a_device_wait_five_seconds_longer() {
+    let server = Harness::start().await;
+    let codes = ask(&server, "A").await;
+    refused(&poll(&server, &codes).await, 400, "authorization_pending");
+    // RFC 8628, section 3.5: 5 s at first, and then 10, 15 and 20.
+    for (waited, error) in [
+        (0, "slow_down"),
+        (6, "slow_down"),
+        (10, "slow_down"),
+        (20, "authorization_pending"),
+        (20, "authorization_pending"),
+    ] {
+        server
+            .sql(&format!(
+                "update claims set last_polled_at = last_polled_at - interval '{waited} seconds'"
+            ))
+            .await;
+        refused(&poll(&server, &codes).await, 400, error);
+    }
+}
+
+#[tokio::test]
 async fn guessing_codes_is_slowed_down() {
     let server = Harness::setup().with("claiming.max_attempts", "3").start().await;
     let anna = person(&server, "anna", "owner").await;
