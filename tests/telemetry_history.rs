@@ -172,3 +172,26 @@ async fn every_wrong_parameter_is_named() {
     let errors = server.api().get(&format!("{PATH}?{backwards}")).await.invalid();
     assert_eq!(errors.as_object().unwrap().len(), 1, "{errors}");
 }
+
+#[tokio::test]
+async fn samples_that_come_late_in_many_hours_are_all_told() {
+    let server = Harness::start().await;
+    server.device("HOME-1").await;
+    let from: DateTime<Utc> = FROM.parse().unwrap();
+    let samples: Vec<Value> = (0..120)
+        .map(|n| json!({"t": n, "at": (from + TimeDelta::hours(3 * n)).to_rfc3339()}))
+        .collect();
+    let sent = server.api().post(PATH).json(&Value::from(samples)).await;
+    assert_eq!(sent.json()["stored"], 120, "{sent:?}");
+    let query = format!("metric=t&from={FROM}&to=2026-02-01T00:00:00Z&bucket=1h&agg=max");
+    let list = server.api().get(&format!("{PATH}?{query}")).await.expect(200);
+    assert_eq!(values(&list), (0..120).map(Value::from).collect::<Vec<_>>());
+    let query = format!("metric=t&from={FROM}&to=2026-02-01T00:00:00Z&bucket=1d&agg=count");
+    let list = server.api().get(&format!("{PATH}?{query}")).await.expect(200);
+    let counts: Vec<u64> = values(&list)
+        .iter()
+        .map(|count| count.as_u64().unwrap())
+        .collect();
+    assert_eq!(counts.iter().sum::<u64>(), 120);
+    assert_eq!(counts[1], 8, "a whole day of them");
+}

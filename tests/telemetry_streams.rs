@@ -127,7 +127,7 @@ async fn clients_that_do_not_read_cost_nothing_else() {
     // The server has sent what the sockets take, and waits: of what it would send, most is still in the database.
     for n in 0..20 {
         server.api().get("/devices/HOME-1").await.expect(200);
-        server.api().post(PATH).json(&json!({"t": n})).await.expect(200);
+        server.api().post(PATH).json(&json!({"n": n})).await.expect(200);
     }
     assert_eq!(server.metric("setpoint_telemetry_exports_open").await, Some(8.0));
     let sent = server

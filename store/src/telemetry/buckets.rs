@@ -124,6 +124,9 @@ impl Store {
 const SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY; \
                         SET LOCAL plan_cache_mode = force_custom_plan";
 
+/// The most late hours that are read one by one; with more, all samples between them are less work than as many statements.
+const MOST_LATE: usize = 50;
+
 async fn read(
     snapshot: &mut Transaction<'_, Postgres>,
     wanted: &Buckets<'_>,
@@ -237,6 +240,12 @@ async fn plan(
     .fetch_all(snapshot)
     .await?;
     let late = late.into_iter().map(|hour| (hour, hour + TimeDelta::hours(1)));
+    let mut late: Vec<Span> = late.filter(|(_, until)| *until > marks.raw_from).collect();
+    if late.len() > MOST_LATE
+        && let (Some((first, _)), Some((_, last))) = (late.first().copied(), late.last().copied())
+    {
+        late = vec![(first.max(marks.raw_from), last)];
+    }
     Ok(pieces((from, to), level, &marks, late))
 }
 

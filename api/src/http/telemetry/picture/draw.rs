@@ -7,7 +7,7 @@ use super::{
     axis::{Axis, millis},
     style::{self, Ink},
     ticks,
-    words::{Area, CAPTION, Drawn, SCALE, caption, clean, escaped, font, large, words},
+    words::{Area, CAPTION, Drawn, SCALE, caption, clean, escaped, font, large, long, words},
 };
 use crate::app::telemetry::{Curve, Picture, Shape, Spread};
 
@@ -90,7 +90,7 @@ pub(super) fn svg(picture: &Picture, width: u32, height: u32) -> Drawn<String> {
     {
         let root = SVGBackend::with_string(&mut drawn, (width * SCALE, height * SCALE)).into_drawing_area();
         root.fill(&style::PAPER.day)?;
-        head(&root, picture)?;
+        head(&root, picture, width)?;
         if layout.panels.is_empty() && layout.lanes.is_empty() {
             let middle = (width / 2, HEAD.midpoint(height.saturating_sub(FOOT)));
             words(
@@ -121,7 +121,7 @@ fn framed(drawn: &str, picture: &Picture, width: u32, height: u32) -> String {
     )
 }
 
-fn head(root: &Area<'_>, picture: &Picture) -> Drawn {
+fn head(root: &Area<'_>, picture: &Picture, width: u32) -> Drawn {
     words(
         root,
         &clean(&picture.title),
@@ -135,16 +135,19 @@ fn head(root: &Area<'_>, picture: &Picture) -> Drawn {
             .format("%-d %b %Y %H:%M")
             .to_string()
     };
-    let mut line = format!(
-        "{} – {}, {} · mean of each {}",
-        shown(picture.from),
-        shown(picture.to),
-        picture.zone.name(),
-        span(picture.bucket.seconds()),
-    );
+    let mut line = format!("{} – {}", shown(picture.from), shown(picture.to));
+    let mut further = vec![
+        format!(", {}", picture.zone.name()),
+        format!(" · mean of each {}", span(picture.bucket.seconds())),
+    ];
     if !picture.left_out.is_empty() {
-        line.push_str(" · not drawn: ");
-        line.push_str(&picture.left_out.join(", "));
+        further.push(format!(" · not drawn: {}", picture.left_out.join(", ")));
+    }
+    // As much as there is room for.
+    for more in further {
+        if LEFT / 2 + long(&line, 11) + long(&more, 11) <= width {
+            line.push_str(&more);
+        }
     }
     words(root, &line, (LEFT / 4, 34), 11, style::FAINT, HPos::Left)
 }

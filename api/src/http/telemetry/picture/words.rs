@@ -39,7 +39,7 @@ pub(super) fn caption(
 }
 
 /// About how wide a text is.
-fn long(text: &str, size: u32) -> u32 {
+pub(super) fn long(text: &str, size: u32) -> u32 {
     let letters = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
     letters.saturating_mul(size).saturating_mul(56) / 100
 }
