@@ -211,3 +211,19 @@ async fn who_else_uses_a_database_is_seen() {
     let within = std::time::Duration::from_secs(5);
     assert_eq!(Store::other_users(&target, within).await.unwrap(), 1);
 }
+
+#[tokio::test]
+async fn what_empties_a_database_leaves_nothing() {
+    let database = crate::testing::database().await;
+    database
+        .execute(&format!("BEGIN; {} COMMIT", crate::EMPTY_SQL))
+        .await;
+    let left: Vec<String> = sqlx::query_scalar(
+        "SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
+         UNION ALL SELECT proname::text FROM pg_proc WHERE pronamespace = 'public'::regnamespace",
+    )
+    .fetch_all(database.pool())
+    .await
+    .unwrap();
+    assert_eq!(left, Vec::<String>::new());
+}
