@@ -41,6 +41,7 @@ mod factory;
 mod fleet;
 mod groups;
 mod health;
+mod home_assistant;
 mod hostile;
 mod models;
 mod models_exchange;

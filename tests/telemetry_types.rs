@@ -155,8 +155,12 @@ async fn a_metric_is_deleted_with_its_type() {
     let api = server.api();
     let old = json!([{"t": "20", "at": "2025-12-31T12:00:00Z"}, {"t": "21"}, {"t": "22", "u": 1}]);
     assert_eq!(api.post(PATH).json(&old).await.expect(200)["stored"], 4);
+    // Buckets are gone as well, whatever they are made of.
+    let buckets = "metric=t&bucket=1d&agg=count&from=2025-12-30T00:00:00Z&to=2026-01-02T00:00:00Z";
+    assert_eq!(device.telemetry(buckets).await[0]["value"], 1);
     let removed = api.delete(&format!("{PATH}?metric=t")).await.expect(200);
     assert_eq!(removed, json!({"deleted": 3, "done": true}));
+    assert!(device.telemetry(buckets).await.is_empty());
     assert!(
         device
             .telemetry("from=2025-01-01T00:00:00Z&metric=t")

@@ -181,7 +181,11 @@ impl Server {
         let tasks = Tasks::new(registry.sub_registry_with_prefix(PREFIX));
         let connections = tasks.group();
         let http_metrics = HttpMetrics::new(registry.sub_registry_with_prefix(PREFIX));
-        let broker = Broker::new(config.mqtt.broker(), Arc::clone(&clock), &mut registry)?;
+        let limits = setpoint_broker::Config {
+            discovery: config.home_assistant.prefix.clone(),
+            ..config.mqtt.broker()
+        };
+        let broker = Broker::new(limits, Arc::clone(&clock), &mut registry)?;
         let (app, queues) = parts::app(&config, store, broker.handle(), clock, sign_in, &mut registry);
         let edge = broker.start(app.backend());
         let changes = parts::prepare(&app).await?;

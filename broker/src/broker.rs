@@ -86,12 +86,12 @@ impl Core {
 
     /// Subscribes a session wherever its filter reaches.
     pub(crate) fn subscribe(&self, session: &Arc<Session>, subscription: &Arc<Subscription>, replay: bool) {
-        match subscription.filter.reach() {
+        match subscription.filter.reach(&self.config.discovery) {
             Reach::Device(serial) => {
                 self.shard(&serial)
                     .subscribe(Some(&serial), session, subscription, replay);
             }
-            Reach::Fleet => {
+            Reach::Fleet | Reach::Discovery => {
                 for shard in &self.shards {
                     shard.subscribe(None, session, subscription, replay);
                 }
@@ -103,9 +103,9 @@ impl Core {
 
     /// Takes a subscription back.
     pub(crate) fn unsubscribe(&self, session: u64, filter: &TopicFilter) {
-        match filter.reach() {
+        match filter.reach(&self.config.discovery) {
             Reach::Device(serial) => self.shard(&serial).unsubscribe(Some(&serial), session, filter),
-            Reach::Fleet => self
+            Reach::Fleet | Reach::Discovery => self
                 .shards
                 .iter()
                 .for_each(|shard| shard.unsubscribe(None, session, filter)),

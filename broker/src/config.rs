@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use setpoint_model::topic::DiscoveryPrefix;
+
 /// The edge's limits. The API's configuration section `mqtt` maps onto it; [`Config::default`] is the truth for
 /// the defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// Router shards: a device belongs to one of them by its serial, 1 to 1,024.
     pub shards: usize,
+
+    /// Below which topics Home Assistant is told of devices.
+    pub discovery: DiscoveryPrefix,
 
     /// Connections at once in all, those that have not said CONNECT yet included.
     pub max_sessions: usize,
@@ -33,8 +38,10 @@ pub struct Config {
     /// How long a client may stay above its rates, slowed down, before its session is ended.
     pub rate_patience: Duration,
 
-    /// Subscriptions of one session.
+    /// Subscriptions of one session of a device.
     pub max_subscriptions: usize,
+    /// Subscriptions of one session of an operator: Home Assistant has three for each device.
+    pub max_operator_subscriptions: usize,
     /// Messages of one client that may wait for their acknowledgement by the server: the Receive Maximum of
     /// MQTT 5 [MQTT-3.2.2.3.3], and the point where the edge stops reading from any client.
     pub receive_maximum: u16,
@@ -94,6 +101,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             shards: 64,
+            discovery: DiscoveryPrefix::default(),
             max_sessions: 100_000,
             max_sessions_per_address: 1_000,
             max_sessions_per_device: 16,
@@ -105,6 +113,7 @@ impl Default for Config {
             max_bytes_per_second: 8 * 1024 * 1024,
             rate_patience: Duration::from_secs(30),
             max_subscriptions: 100,
+            max_operator_subscriptions: 5_000,
             receive_maximum: 64,
             max_in_flight: 100,
             topic_alias_maximum: 16,

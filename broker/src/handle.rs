@@ -33,7 +33,8 @@ impl Handle {
     /// # Errors
     /// When the edge is shutting down.
     pub async fn publish(&self, message: Outgoing) -> Result<(), ShuttingDown> {
-        self.core.publish(Message::from_server(message, false)).await
+        let message = Message::from_server(message, false, &self.core.config.discovery);
+        self.core.publish(message).await
     }
 
     /// Puts a retained message back in its place after a start, from what Postgres says.
@@ -56,12 +57,13 @@ impl Handle {
         if message.topic.channel == Channel::Presence && online {
             return Ok(());
         }
-        let message = Message::from_server(message, true);
+        let message = Message::from_server(message, true, &core.config.discovery);
         state.admit(message, Some(permit), &core.config, &core.metrics);
         Ok(())
     }
 
-    /// Forgets everything retained for a device, for one that was deleted.
+    /// Forgets everything retained for a device, for one that was deleted. What Home Assistant was told of it stays until an
+    /// empty message in its place tells it that the device is gone.
     pub fn clear_retained(&self, serial: &Serial) {
         let mut state = self.core.shard(serial).lock();
         if let Some(device) = state.devices.get_mut(serial) {

@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, sync::atomic::AtomicBool};
 use bytes::Bytes;
 use bytestring::ByteString;
 use rmqtt_codec::v5::PublishProperties;
-use setpoint_model::Topic;
+use setpoint_model::{Topic, topic::DiscoveryPrefix};
 use tokio::time::Instant;
 
 pub use rmqtt_codec::types::QoS;
@@ -58,9 +58,9 @@ pub(crate) struct Message {
 
 impl Message {
     /// A message of the server.
-    pub(crate) fn from_server(message: Outgoing, restored: bool) -> Self {
+    pub(crate) fn from_server(message: Outgoing, restored: bool, discovery: &DiscoveryPrefix) -> Self {
         Self {
-            name: ByteString::from(message.topic.to_string()),
+            name: ByteString::from(discovery.name(&message.topic)),
             topic: message.topic,
             payload: message.payload,
             qos: message.qos,

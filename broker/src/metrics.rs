@@ -170,7 +170,7 @@ struct Traffic {
 }
 
 /// A name for each channel, in the order of [`channel_index`].
-const CHANNELS: [&str; 9] = [
+const CHANNELS: [&str; 10] = [
     "settings",
     "settings_ack",
     "settings_set",
@@ -180,6 +180,7 @@ const CHANNELS: [&str; 9] = [
     "command_result",
     "firmware",
     "firmware_status",
+    "discovery",
 ];
 
 impl Metrics {
@@ -378,6 +379,7 @@ fn channel_index(channel: Channel) -> usize {
         Channel::CommandResult(_) => 6,
         Channel::Firmware => 7,
         Channel::FirmwareStatus => 8,
+        Channel::Discovery => 9,
     }
 }
 

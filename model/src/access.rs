@@ -14,7 +14,7 @@ use crate::{
     filter::{Reach, TopicFilter},
     role::Role,
     serial::Serial,
-    topic::{Topic, Writer},
+    topic::{DiscoveryPrefix, Topic, Writer},
 };
 
 /// An authenticated MQTT client.
@@ -132,10 +132,13 @@ impl Identity {
     ///
     /// A device may hear itself, `devices/{itself}/#` or narrower, and shares with nobody. An operator may hear
     /// `devices/#` or narrower; one who may not know of every device gets what is theirs of it, and shares with
-    /// nobody either. Answers to its own requests every operator may hear.
-    pub fn may_subscribe(&self, filter: &TopicFilter) -> bool {
-        match (self, filter.reach()) {
-            (_, Reach::Nothing) | (Self::Device(_), Reach::Fleet | Reach::Responses) => false,
+    /// nobody either. It is the same with what Home Assistant is told, below `prefix`. Answers to its own requests every
+    /// operator may hear.
+    pub fn may_subscribe(&self, filter: &TopicFilter, prefix: &DiscoveryPrefix) -> bool {
+        match (self, filter.reach(prefix)) {
+            (_, Reach::Nothing) | (Self::Device(_), Reach::Fleet | Reach::Discovery | Reach::Responses) => {
+                false
+            }
             (Self::Operator(operator), Reach::Responses) => {
                 filter.share().is_none() && !operator.view.has_ended()
             }
@@ -173,6 +176,11 @@ impl Identity {
                 operator.sets && operator.view.sees(&topic.serial)
             }
         }
+    }
+
+    /// Whether this client may say that it is Home Assistant, which comes and goes: such a message goes nowhere.
+    pub fn may_announce(&self, topic: &str, prefix: &DiscoveryPrefix) -> bool {
+        matches!(self, Self::Operator(_)) && prefix.is_status(topic)
     }
 
     /// The device this client is, if it is one.
@@ -223,15 +231,23 @@ mod tests {
             ("#", false, false, false),
             ("+/A/settings", false, false, false),
             ("other/A", false, false, false),
+            ("homeassistant/#", false, true, true),
+            ("homeassistant/device/+/config", false, true, true),
+            ("$share/g/homeassistant/#", false, true, false),
             ("responses/#", false, true, true),
             ("responses/ops/1", false, true, true),
             ("$share/g/responses/#", false, false, false),
             ("$SYS/#", false, false, false),
         ] {
             let filter = filter.parse().unwrap();
-            assert_eq!(device().may_subscribe(&filter), device_may, "{filter}");
-            assert_eq!(operator().may_subscribe(&filter), operator_may, "{filter}");
-            assert_eq!(owner().0.may_subscribe(&filter), owner_may, "{filter}");
+            let prefix = DiscoveryPrefix::default();
+            assert_eq!(device().may_subscribe(&filter, &prefix), device_may, "{filter}");
+            assert_eq!(
+                operator().may_subscribe(&filter, &prefix),
+                operator_may,
+                "{filter}"
+            );
+            assert_eq!(owner().0.may_subscribe(&filter, &prefix), owner_may, "{filter}");
         }
     }
 
@@ -263,6 +279,14 @@ mod tests {
     }
 
     #[test]
+    fn operators_alone_may_be_home_assistant() {
+        let prefix = DiscoveryPrefix::default();
+        assert!(operator().may_announce("homeassistant/status", &prefix));
+        assert!(!operator().may_announce("homeassistant/device/A/config", &prefix));
+        assert!(!device().may_announce("homeassistant/status", &prefix));
+    }
+
+    #[test]
     fn a_right_that_ends_ends_at_once() {
         let (owner, view) = owner();
         let (a, c): (Serial, Serial) = ("A".parse().unwrap(), "C".parse().unwrap());
@@ -271,6 +295,9 @@ mod tests {
         view.replace(HashSet::from([c.clone()]));
         assert!(!owner.may_hear(&a) && !owner.may_publish(&set) && owner.may_hear(&c));
         view.end();
-        assert!(!owner.may_hear(&c) && !owner.may_subscribe(&"devices/#".parse().unwrap()));
+        assert!(
+            !owner.may_hear(&c)
+                && !owner.may_subscribe(&"devices/#".parse().unwrap(), &DiscoveryPrefix::default())
+        );
     }
 }

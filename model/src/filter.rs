@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::{
     serial::Serial,
-    topic::{is_response, second_level},
+    topic::{DiscoveryPrefix, is_response, second_level},
 };
 
 /// The most levels a filter may have; our deepest topic has five.
@@ -41,6 +41,8 @@ pub enum Reach {
     Device(Serial),
     /// Many: its second level is a wildcard (`devices/+/...`, `devices/#`).
     Fleet,
+    /// Many: what Home Assistant is told of them.
+    Discovery,
     /// No device: answers to what the subscriber itself asks ([`crate::topic::ResponseTopic`]).
     Responses,
     /// None: it matches no topic of ours, or also foreign ones (`#`, `+/x`, `other/...`).
@@ -58,8 +60,11 @@ impl TopicFilter {
         self.share.as_deref()
     }
 
-    /// Which devices this filter can reach.
-    pub fn reach(&self) -> Reach {
+    /// Which devices this filter can reach, discovery being below `prefix`.
+    pub fn reach(&self, prefix: &DiscoveryPrefix) -> Reach {
+        if prefix.below(&self.filter).is_some() {
+            return Reach::Discovery;
+        }
         if is_response(&self.filter) {
             return Reach::Responses;
         }
@@ -202,25 +207,35 @@ mod tests {
 
     #[test]
     fn reach_names_the_one_device_a_filter_can_hear() {
-        assert_eq!(filter("devices/A/#").reach(), Reach::Device("A".parse().unwrap()));
+        let prefix = DiscoveryPrefix::default();
+        let reach = |text: &str| filter(text).reach(&prefix);
+        assert_eq!(reach("devices/A/#"), Reach::Device("A".parse().unwrap()));
         assert_eq!(
-            filter("$share/g/devices/A/telemetry").reach(),
+            reach("$share/g/devices/A/telemetry"),
             Reach::Device("A".parse().unwrap())
         );
-        assert_eq!(filter("devices/+/telemetry").reach(), Reach::Fleet);
-        assert_eq!(filter("devices/#").reach(), Reach::Fleet);
+        assert_eq!(reach("devices/+/telemetry"), Reach::Fleet);
+        assert_eq!(reach("devices/#"), Reach::Fleet);
+        for discovery in [
+            "homeassistant/#",
+            "homeassistant/+/+/config",
+            "homeassistant/status",
+        ] {
+            assert_eq!(reach(discovery), Reach::Discovery, "{discovery}");
+        }
         for responses in ["responses/#", "responses/ops/1", "responses/+/x"] {
-            assert_eq!(filter(responses).reach(), Reach::Responses, "{responses}");
+            assert_eq!(reach(responses), Reach::Responses, "{responses}");
         }
         for nothing in [
             "responses",
             "#",
+            "homeassistant",
             "+/A/settings",
             "devices",
             "$SYS/#",
             "devices/a b/x",
         ] {
-            assert_eq!(filter(nothing).reach(), Reach::Nothing, "{nothing}");
+            assert_eq!(reach(nothing), Reach::Nothing, "{nothing}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Topic names: the only place that builds or parses one.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use uuid::Uuid;
 
@@ -52,6 +52,71 @@ pub(crate) fn is_response(text: &str) -> bool {
         .is_some_and(|rest| !rest.is_empty())
 }
 
+/// The first levels of the topics on which Home Assistant finds devices; `homeassistant` unless it is told otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DiscoveryPrefix(Arc<str>);
+
+/// The text is not a prefix for discovery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("1 to 64 of A-Z a-z 0-9 _ - and / between levels; not devices or responses")]
+pub struct InvalidPrefix;
+
+/// The longest prefix, in bytes.
+const MAX_PREFIX: usize = 64;
+
+impl DiscoveryPrefix {
+    /// A topic's name: the one below this prefix for a discovery document, its own otherwise.
+    ///
+    /// Home Assistant takes no dot there, so one in a serial is written `_2E`.
+    pub fn name(&self, topic: &Topic) -> String {
+        match topic.channel {
+            Channel::Discovery => {
+                let object = topic.serial.as_str().replace('.', "_2E");
+                format!("{}/device/{object}/config", self.0)
+            }
+            _ => topic.to_string(),
+        }
+    }
+
+    /// Whether this is where Home Assistant itself says that it comes and goes (its birth and will messages).
+    pub fn is_status(&self, topic: &str) -> bool {
+        self.below(topic) == Some("status")
+    }
+
+    /// What stands behind the prefix in a topic or filter.
+    pub(crate) fn below<'a>(&self, text: &'a str) -> Option<&'a str> {
+        text.strip_prefix(&*self.0)?.strip_prefix('/')
+    }
+}
+
+impl Default for DiscoveryPrefix {
+    fn default() -> Self {
+        Self("homeassistant".into())
+    }
+}
+
+impl FromStr for DiscoveryPrefix {
+    type Err = InvalidPrefix;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPrefix> {
+        let level = |level: &str| {
+            !level.is_empty()
+                && level
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+        };
+        let taken = text
+            .split('/')
+            .next()
+            .is_some_and(|first| [ROOT, RESPONSES].contains(&first));
+        if text.len() <= MAX_PREFIX && !taken && text.split('/').all(level) {
+            Ok(Self(text.into()))
+        } else {
+            Err(InvalidPrefix)
+        }
+    }
+}
+
 /// What a topic of a device carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Channel {
@@ -73,6 +138,8 @@ pub enum Channel {
     Firmware,
     /// The device's progress with its firmware.
     FirmwareStatus,
+    /// What Home Assistant is told of the device; retained. Its name has a prefix of its own ([`DiscoveryPrefix::name`]).
+    Discovery,
 }
 
 /// Who writes a channel.
@@ -90,7 +157,9 @@ impl Channel {
     /// Who may publish to this channel.
     pub fn writer(self) -> Writer {
         match self {
-            Self::Settings | Self::Presence | Self::Commands | Self::Firmware => Writer::Server,
+            Self::Settings | Self::Presence | Self::Commands | Self::Firmware | Self::Discovery => {
+                Writer::Server
+            }
             Self::SettingsAck | Self::Telemetry | Self::CommandResult(_) | Self::FirmwareStatus => {
                 Writer::Device
             }
@@ -110,6 +179,7 @@ impl Channel {
             Self::CommandResult(_) => "command_result",
             Self::Firmware => "firmware",
             Self::FirmwareStatus => "firmware_status",
+            Self::Discovery => "discovery",
         }
     }
 }
@@ -148,6 +218,8 @@ impl fmt::Display for Topic {
             Channel::CommandResult(id) => write!(f, "commands/{id}/result"),
             Channel::Firmware => f.write_str("firmware"),
             Channel::FirmwareStatus => f.write_str("firmware/status"),
+            // For logs; its name on MQTT is DiscoveryPrefix's to tell.
+            Channel::Discovery => f.write_str("discovery"),
         }
     }
 }
@@ -210,6 +282,37 @@ mod tests {
             let topic = Topic::new(serial.clone(), channel);
             assert_eq!(topic.to_string().parse(), Ok(topic));
         }
+    }
+
+    #[test]
+    fn discovery_has_a_prefix_of_its_own() {
+        let prefix: DiscoveryPrefix = "home/assistant".parse().unwrap();
+        let named = |serial: &str, channel| prefix.name(&Topic::new(serial.parse().unwrap(), channel));
+        assert_eq!(
+            named("A-1", Channel::Discovery),
+            "home/assistant/device/A-1/config"
+        );
+        assert_eq!(
+            named("A.1", Channel::Discovery),
+            "home/assistant/device/A_2E1/config"
+        );
+        assert_eq!(named("A.1", Channel::Settings), "devices/A.1/settings");
+        assert!(prefix.is_status("home/assistant/status") && !prefix.is_status("homeassistant/status"));
+        for text in [
+            "",
+            "a//b",
+            "a/",
+            "/a",
+            "#",
+            "a b",
+            "devices",
+            "responses/x",
+            "$SYS",
+        ] {
+            assert_eq!(text.parse::<DiscoveryPrefix>(), Err(InvalidPrefix), "{text}");
+        }
+        // Nobody but the server writes there: it is no topic that a client could name.
+        assert_eq!("devices/A/discovery".parse::<Topic>(), Err(UnknownTopic));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod embedded;
 mod error;
 pub mod factory;
 pub mod groups;
+pub mod home_assistant;
 pub mod identities;
 pub mod models;
 pub mod notify;

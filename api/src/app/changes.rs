@@ -54,8 +54,14 @@ impl App {
                 self.person_changed(*user, &tokens).await;
             }
             Change::Owner(user) => self.ownership_changed(*user).await,
-            Change::Device(serial) => self.ingest.refresh(serial),
-            Change::Model(model) => self.ingest.refresh_model(model),
+            Change::Device(serial) => {
+                self.ingest.refresh(serial);
+                self.hints.home_assistant.everything();
+            }
+            Change::Model(model) => {
+                self.ingest.refresh_model(model);
+                self.hints.home_assistant.everything();
+            }
             Change::Webhooks => self.hints.webhooks.everything(),
             Change::AlertRules => self.alerts.changed(),
             Change::AlertLooks => self.alerts.look(),
@@ -74,6 +80,7 @@ impl App {
         self.tokens.forget_all();
         self.ingest.refresh_all();
         self.alerts.forget_all();
+        self.hints.home_assistant.everything();
         self.recheck_rights().await?;
         let over = self.recheck_credentials().await?;
         for serial in &over {

@@ -25,6 +25,8 @@ pub struct Hints {
     pub factory: Hint,
     /// A layer changed under devices: `tasks::settings_layers` finds which in the database.
     pub layers: Hint,
+    /// Devices that Home Assistant is told of, or their models, are others than before.
+    pub home_assistant: Hint,
     /// Bulk changes that may have something to do.
     pub bulk_changes: Hint,
     /// Webhooks that may have something to be told.

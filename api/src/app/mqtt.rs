@@ -237,7 +237,11 @@ impl MqttBackend {
             Channel::FirmwareStatus => {
                 ack.complete(self.note(&message, |status| Facts::FirmwareStatus { status }));
             }
-            Channel::Settings | Channel::Presence | Channel::Commands | Channel::Firmware => {
+            Channel::Settings
+            | Channel::Presence
+            | Channel::Commands
+            | Channel::Firmware
+            | Channel::Discovery => {
                 // The topic rules let nobody publish here.
                 ack.complete(Outcome::Invalid("not a topic for clients".to_owned()));
             }

@@ -6,6 +6,7 @@ mod alerts;
 mod bulk_changes;
 mod database;
 mod error;
+mod home_assistant;
 mod http;
 mod limits;
 mod log;
@@ -29,6 +30,7 @@ pub use self::{
     bulk_changes::BulkChanges,
     database::{Database, Embedded},
     error::ConfigError,
+    home_assistant::HomeAssistant,
     http::{Http, RequestLimits},
     limits::{Events, Schedules, Settings, Telemetry, Timeline},
     log::{Log, LogFormat},
@@ -65,6 +67,8 @@ pub struct Config {
     pub telemetry: Telemetry,
     /// Limits of alerts.
     pub alerts: Alerts,
+    /// What Home Assistant is told of devices.
+    pub home_assistant: HomeAssistant,
     /// Limits of the timeline of devices.
     pub timeline: Timeline,
     /// Limits of live events.
@@ -129,6 +133,7 @@ impl Config {
         self.bulk_changes.validate()?;
         self.telemetry.validate()?;
         self.alerts.validate()?;
+        self.home_assistant.validate()?;
         self.timeline.validate()?;
         self.events.validate()?;
         self.webhooks.validate()?;

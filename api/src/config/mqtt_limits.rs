@@ -30,6 +30,8 @@ pub struct Limits {
     #[serde(deserialize_with = "units::duration")]
     pub rate_patience: Duration,
     pub max_subscriptions: usize,
+    /// Subscriptions of one session of an operator.
+    pub max_operator_subscriptions: usize,
     pub receive_maximum: u16,
     pub max_in_flight: u16,
     pub topic_alias_maximum: u16,
@@ -68,6 +70,7 @@ impl Limits {
     pub(super) fn broker(&self, shards: usize) -> setpoint_broker::Config {
         setpoint_broker::Config {
             shards,
+            discovery: setpoint_model::topic::DiscoveryPrefix::default(),
             max_sessions: self.max_sessions,
             max_sessions_per_address: self.max_sessions_per_address,
             max_sessions_per_device: self.max_sessions_per_device,
@@ -79,6 +82,7 @@ impl Limits {
             max_bytes_per_second: self.max_bytes_per_second,
             rate_patience: self.rate_patience,
             max_subscriptions: self.max_subscriptions,
+            max_operator_subscriptions: self.max_operator_subscriptions,
             receive_maximum: self.receive_maximum,
             max_in_flight: self.max_in_flight,
             topic_alias_maximum: self.topic_alias_maximum,

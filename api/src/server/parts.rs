@@ -197,6 +197,10 @@ pub(super) fn spawn(app: &App, queues: Queues, changes: Changes, config: &Config
         "factory imports",
         tasks::factory_imports::run(app.clone(), stop()),
     );
+    tasks.background(
+        "home assistant",
+        tasks::home_assistant::run(app.clone(), config.home_assistant.reconcile_every, stop()),
+    );
     tasks.background("rights", tasks::rights::run(app.clone(), stop()));
     tasks.background("purges", tasks::purges::run(app.clone(), stop()));
     tasks.background("token use", tasks::token_use::run(app.clone(), stop()));

@@ -10,6 +10,7 @@ pub mod changes;
 pub mod expiry;
 pub mod factory_imports;
 mod gather;
+pub mod home_assistant;
 pub mod partitions;
 pub mod presence_writer;
 pub mod purges;

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytestring::ByteString;
-use rmqtt_codec::v5::{Connect, ConnectAckReason};
+use rmqtt_codec::v5::{Connect, ConnectAckReason, LastWill};
 use setpoint_model::{Identity, Serial, presence::DisconnectReason};
 use tokio::time::{Instant, timeout, timeout_at};
 use uuid::Uuid;
@@ -102,7 +102,10 @@ pub(super) async fn admit(
     let authenticated = authenticate(core, backend, connect, peer).await?;
     let identity = authenticated.identity.clone();
     let (client_id, assigned) = client_id(&identity, &connect.client_id)?;
+    let announced = |will: &LastWill| identity.may_announce(&will.topic, &core.config.discovery);
     let will = match connect.last_will.clone() {
+        // Home Assistant's own, which goes nowhere.
+        Some(will) if announced(&will) => None,
         Some(will) => {
             let will = Will::new(will, &identity);
             Some(Box::new(will.ok_or(Rejection::Other(

@@ -88,6 +88,11 @@ where
         }
         self.check_receive_maximum(kind)?;
         let Some(topic) = allowed else {
+            let identity = &self.live.info.identity;
+            if identity.may_announce(&publish.topic, &self.core.config.discovery) {
+                self.live.ack(kind).complete(Outcome::Accepted);
+                return Ok(());
+            }
             return self.deny(kind, &publish.topic);
         };
         self.core.metrics.received(topic.channel, publish.payload.len());

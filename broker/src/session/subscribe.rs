@@ -7,7 +7,7 @@ use rmqtt_codec::v5::{
     Packet, RetainHandling, Subscribe, SubscribeAck, SubscribeAckReason, SubscriptionOptions, Unsubscribe,
     UnsubscribeAck, UnsubscribeAckReason,
 };
-use setpoint_model::TopicFilter;
+use setpoint_model::{Identity, TopicFilter};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{connection::Connection, subscription::Subscription};
@@ -48,7 +48,12 @@ where
                 return SubscribeAckReason::TopicFilterInvalid;
             }
         };
-        if !self.live.info.identity.may_subscribe(&filter) {
+        if !self
+            .live
+            .info
+            .identity
+            .may_subscribe(&filter, &self.core.config.discovery)
+        {
             self.denied("subscribe", text);
             return SubscribeAckReason::NotAuthorized;
         }
@@ -59,6 +64,10 @@ where
             retain_as_published: options.retain_as_published,
             id,
         });
+        let max = match self.live.info.identity {
+            Identity::Device(_) => self.core.config.max_subscriptions,
+            Identity::Operator(_) => self.core.config.max_operator_subscriptions,
+        };
         let new = {
             let mut state = self.live.session.lock();
             let count = state.subscriptions.len();
@@ -71,7 +80,7 @@ where
                     *old = Arc::clone(&subscription);
                     false
                 }
-                None if count >= self.core.config.max_subscriptions => {
+                None if count >= max => {
                     self.core.metrics.limit(Limit::Subscriptions);
                     return SubscribeAckReason::QuotaExceeded;
                 }

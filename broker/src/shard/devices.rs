@@ -242,7 +242,7 @@ impl State {
             receipt: None,
         };
         self.admit(
-            Message::from_server(message, false),
+            Message::from_server(message, false, &core.config.discovery),
             permit,
             &core.config,
             &core.metrics,

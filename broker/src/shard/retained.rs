@@ -71,7 +71,9 @@ impl Retained {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0 = Vec::new();
+        self.0
+            .retain(|message| message.topic.channel == Channel::Discovery);
+        self.0.shrink_to_fit();
     }
 
     fn has_room(&self, message: &Message, config: &Config) -> bool {

@@ -23,7 +23,7 @@ const MAX_DESCRIPTION: usize = 2_000;
 const MAX_UNIT: usize = 32;
 
 /// The fields of a definition.
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 9] = [
     "title",
     "description",
     "settings",
@@ -32,6 +32,7 @@ const FIELDS: [&str; 8] = [
     "settings_expected_within",
     "schedules_in_document",
     "telemetry_retention",
+    "home_assistant",
 ];
 
 /// The longest time within which a device may be expected to answer, in seconds: a year of 365 days.
@@ -60,6 +61,8 @@ pub struct Definition {
     pub schedules_in_document: bool,
     /// For how many seconds telemetry of its devices is kept; `None` for the server's `telemetry.retention`.
     pub telemetry_retention: Option<i32>,
+    /// Whether Home Assistant is told of the devices, by its MQTT discovery.
+    pub home_assistant: bool,
 }
 
 impl Definition {
@@ -93,7 +96,13 @@ impl Definition {
                     read.schedules_in_document = told;
                     Ok(())
                 }
-                ("claim_secret" | "schedules_in_document", _) => Err("must be true or false".to_owned()),
+                ("home_assistant", Value::Bool(told)) => {
+                    read.home_assistant = told;
+                    Ok(())
+                }
+                ("claim_secret" | "schedules_in_document" | "home_assistant", _) => {
+                    Err("must be true or false".to_owned())
+                }
                 ("settings_expected_within", value) => seconds(&value, 1..=MAX_EXPECTED)
                     .map(|seconds| read.settings_expected_within = Some(seconds)),
                 ("telemetry_retention", value) => seconds(&value, MIN_RETENTION..=i32::MAX)
@@ -172,6 +181,7 @@ impl Definition {
             "settings_expected_within": self.settings_expected_within,
             "schedules_in_document": self.schedules_in_document,
             "telemetry_retention": self.telemetry_retention,
+            "home_assistant": self.home_assistant,
         });
         match fields {
             Value::Object(fields) => fields,

@@ -5,6 +5,7 @@ pub mod component;
 mod definition;
 pub mod exchange;
 pub mod header;
+pub mod home_assistant;
 mod name;
 #[cfg(test)]
 pub(crate) mod testing;

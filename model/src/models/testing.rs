@@ -102,7 +102,7 @@ pub(crate) fn arbitrary_definition() -> impl Strategy<Value = Definition> {
             let fields = json!({
                 "title": title, "description": description, "settings": settings, "telemetry": telemetry,
                 "claim_secret": claim_secret, "settings_expected_within": claim_secret.then_some(90),
-                "schedules_in_document": !claim_secret, "telemetry_retention": claim_secret.then_some(86_400),
+                "schedules_in_document": !claim_secret, "telemetry_retention": claim_secret.then_some(86_400), "home_assistant": claim_secret,
             });
             Definition::parse(document(fields)).unwrap()
         },

@@ -66,7 +66,7 @@ impl Store {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
-                      schedules_in_document, telemetry_retention,
+                      schedules_in_document, telemetry_retention, home_assistant,
                       created_at, updated_at
                FROM models WHERE name = ANY($1) ORDER BY name FOR UPDATE"#,
             names as &[&str],
@@ -91,8 +91,9 @@ impl LockedModels {
     pub async fn insert(&mut self, new: &NewModelVersion<'_>) -> Result<i32> {
         let version = sqlx::query_scalar!(
             "INSERT INTO models (name, title, description, settings, telemetry, claim_secret, created_at, updated_at,
-                                 settings_expected_within, schedules_in_document, telemetry_retention, version)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10,
+                                 settings_expected_within, schedules_in_document, telemetry_retention, home_assistant,
+                                 version)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11,
                      (SELECT coalesce(max(version), 0) + 1 FROM model_versions WHERE model = $1))
              RETURNING version",
             new.name,
@@ -105,6 +106,7 @@ impl LockedModels {
             new.definition.settings_expected_within,
             new.definition.schedules_in_document,
             new.definition.telemetry_retention,
+            new.definition.home_assistant,
         )
         .fetch_one(&mut *self.transaction)
         .await?;
@@ -120,7 +122,7 @@ impl LockedModels {
         let version = sqlx::query_scalar!(
             "UPDATE models SET title = $2, description = $3, settings = $4, telemetry = $5, claim_secret = $6,
                     updated_at = $7, settings_expected_within = $8, schedules_in_document = $9,
-                    telemetry_retention = $10, version = version + 1
+                    telemetry_retention = $10, home_assistant = $11, version = version + 1
              WHERE name = $1 RETURNING version",
             new.name,
             new.definition.title,
@@ -132,6 +134,7 @@ impl LockedModels {
             new.definition.settings_expected_within,
             new.definition.schedules_in_document,
             new.definition.telemetry_retention,
+            new.definition.home_assistant,
         )
         .fetch_one(&mut *self.transaction)
         .await?;

@@ -33,19 +33,20 @@ pub struct Model {
     pub updated_at: DateTime<Utc>,
 }
 
-struct Row {
-    name: String,
-    title: String,
-    description: String,
-    settings: Json<Document>,
-    telemetry: Json<Document>,
-    version: i32,
-    claim_secret: bool,
-    settings_expected_within: Option<i32>,
-    schedules_in_document: bool,
-    telemetry_retention: Option<i32>,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) description: String,
+    pub(crate) settings: Json<Document>,
+    pub(crate) telemetry: Json<Document>,
+    pub(crate) version: i32,
+    pub(crate) claim_secret: bool,
+    pub(crate) settings_expected_within: Option<i32>,
+    pub(crate) schedules_in_document: bool,
+    pub(crate) home_assistant: bool,
+    pub(crate) telemetry_retention: Option<i32>,
+    pub(crate) created_at: DateTime<Utc>,
+    pub(crate) updated_at: DateTime<Utc>,
 }
 
 impl From<Row> for Model {
@@ -61,6 +62,7 @@ impl From<Row> for Model {
                 settings_expected_within: row.settings_expected_within,
                 schedules_in_document: row.schedules_in_document,
                 telemetry_retention: row.telemetry_retention,
+                home_assistant: row.home_assistant,
             },
             version: row.version,
             created_at: row.created_at,
@@ -79,7 +81,7 @@ impl Store {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
-                      schedules_in_document, telemetry_retention,
+                      schedules_in_document, telemetry_retention, home_assistant,
                       created_at, updated_at
                FROM models WHERE name > $1 ORDER BY name LIMIT $2"#,
             after,
@@ -99,7 +101,7 @@ impl Store {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
-                      schedules_in_document, telemetry_retention,
+                      schedules_in_document, telemetry_retention, home_assistant,
                       created_at, updated_at
                FROM models WHERE name = $1"#,
             name,
@@ -133,7 +135,7 @@ impl LockedSettings {
             Row,
             r#"SELECT name, title, description, settings AS "settings: Json<Document>",
                       telemetry AS "telemetry: Json<Document>", version, claim_secret, settings_expected_within,
-                      schedules_in_document, telemetry_retention,
+                      schedules_in_document, telemetry_retention, home_assistant,
                       created_at, updated_at
                FROM models WHERE name = $1 FOR KEY SHARE"#,
             name,

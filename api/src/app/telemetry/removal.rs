@@ -61,6 +61,10 @@ impl App {
         if done {
             self.store.remove_rollups(device_id, Some(metric_id)).await?;
         }
+        if done {
+            // With nothing left to make them from.
+            self.store.remove_rollups(device_id, Some(metric_id)).await?;
+        }
         let entry = self.entry(actor, action.name(), format!("device:{serial}"));
         let entry = entry.after(json!({"metric": metric, "deleted": deleted, "done": done}));
         self.store

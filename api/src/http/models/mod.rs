@@ -59,6 +59,8 @@ struct ModelBody {
     /// For how many seconds telemetry of its devices is kept, by whole UTC days; null for as long as the server does.
     #[schema(example = 7_776_000)]
     telemetry_retention: Option<i32>,
+    /// Whether Home Assistant is told of the devices, by its MQTT discovery.
+    home_assistant: bool,
     /// Its version, which rises with each change; also the `ETag`.
     #[schema(example = 1)]
     version: i32,
@@ -81,6 +83,7 @@ impl From<Model> for ModelBody {
             settings_expected_within: definition.settings_expected_within,
             schedules_in_document: definition.schedules_in_document,
             telemetry_retention: definition.telemetry_retention,
+            home_assistant: definition.home_assistant,
             version: model.version,
             created_at: model.created_at,
             updated_at: model.updated_at,
@@ -118,6 +121,8 @@ struct ModelFields {
     /// For how many seconds telemetry of its devices is kept, by whole UTC days; null for as long as the server does.
     #[schema(example = 7_776_000)]
     telemetry_retention: Option<i32>,
+    /// Whether Home Assistant is told of the devices, by its MQTT discovery.
+    home_assistant: Option<bool>,
     /// For a change: setting key to what replaces a stored value that doesn't fit any more; null for nothing.
     #[schema(value_type = Option<Object>, example = json!({"reportInterval": 600}))]
     migrate: Option<Document>,
