@@ -229,6 +229,7 @@ async fn every_version_is_kept_with_its_author_and_difference() {
     definition["claim_secret"] = json!(false);
     definition["settings_expected_within"] = Value::Null;
     definition["schedules_in_document"] = json!(false);
+    definition["home_assistant"] = json!(false);
     definition["telemetry_retention"] = Value::Null;
     assert_eq!(first["definition"], definition);
     assert_eq!(first["diff"]["title"], json!({"from": null, "to": "Lamp"}));
