@@ -86,13 +86,17 @@ async fn postgres_killed_at_any_moment_has_what_was_acknowledged_once_and_no_dev
         for (round, moment) in moments.iter().enumerate() {
             next += moment;
             progress.reaches(next).await;
-            let postmaster = child.postmaster();
+            // So much may have been acknowledged before the last kill; then it is only starting.
+            let (postmaster, processes) = eventually!({
+                let postmaster = child.try_postmaster();
+                let processes = postmaster.map(|pid| (pid, children(pid)));
+                processes.filter(|(_, processes)| !processes.is_empty())
+            });
             if round % 2 == 0 {
                 kill_process(postmaster);
                 eventually!(child.try_postmaster().is_some_and(|pid| pid != postmaster));
             } else {
                 // One of its processes, whichever it is; the postmaster ends the others and recovers.
-                let processes = children(postmaster);
                 kill_process(processes[random(processes.len())]);
             }
         }
