@@ -206,7 +206,7 @@ async fn a_device_has_only_so_many_metrics_and_the_refused_are_named() {
     let second = fixture.send(r#"[{"a":1,"c":3,"d":4},{"d":5}]"#).await;
     assert_eq!(
         invalid(second.await.unwrap()),
-        "`d`: a device has at most 3 metrics"
+        "item 0: `d`: a device has at most 3 metrics"
     );
     assert_eq!(fixture.count().await, 4);
 }
