@@ -185,7 +185,7 @@ async fn an_ack_that_makes_no_sense_changes_nothing_and_shows_in_the_timeline() 
         ("stale", 1),
         ("future_version", 1),
         ("unknown_keys", 2),
-        ("shape", 2),
+        ("shape", 3),
         ("malformed", 5),
         ("too_large", 1),
     ] {
