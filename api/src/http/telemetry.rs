@@ -112,10 +112,10 @@ impl From<Report> for Stored {
             (String = "text/csv", example = "at,metric,value\r\n2026-01-01T12:00:00Z,temperature,21.5\r\n"),
             (Item = "application/x-ndjson"),
         )),
-        (status = 404, description = "No such device", body = Problem, content_type = "application/problem+json"),
-        (status = 406, description = "There is no format that the client accepts", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid, or it would be too many points", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Too many streams are open", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such device"),
+        (status = 406, description = "There is no format that the client accepts"),
+        (status = 422, description = "A parameter is not valid, or it would be too many points"),
+        (status = 503, description = "Too many streams are open"),
     )
 )]
 async fn history(
@@ -161,7 +161,7 @@ async fn page(mut pages: Pages, wanted: &Wanted) -> Result<Response, Problem> {
     params(("serial" = String, Path, description = "The device's serial")),
     responses(
         (status = 200, description = "The newest values, by metric", body = LatestList),
-        (status = 404, description = "No such device", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such device"),
     )
 )]
 async fn latest(
@@ -188,8 +188,8 @@ async fn latest(
     ),
     responses(
         (status = 200, description = "Committed, as far as there are no problems", body = Stored),
-        (status = 404, description = "No such device", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Nothing could be stored", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such device"),
+        (status = 422, description = "Nothing could be stored"),
     )
 )]
 async fn ingest(

@@ -190,7 +190,7 @@ struct ListQuery {
     get, path = "/alerts", tag = "alerts", security(("bearer" = ["alerts:read"])), params(ListQuery),
     responses(
         (status = 200, description = "A page of rules", body = Page<AlertBody>),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "A parameter is not valid"),
     )
 )]
 async fn list(
@@ -219,11 +219,9 @@ async fn list(
     responses(
         (status = 201, description = "Made", body = AlertBody,
          headers(("Location" = String, description = "Where the rule is"), ("ETag" = String, description = "The version, in quotes"))),
-        (status = 409, description = "`alert_exists`: the name is taken; `too_many_alerts`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Larger than 16 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid; `errors` says which and why, and where in the condition",
-         body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`alert_exists`: the name is taken; `too_many_alerts`"),
+        (status = 413, description = "Larger than 16 KiB"),
+        (status = 422, description = "A field is not valid; `errors` says which and why, and where in the condition"),
     )
 )]
 async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) -> Result<Response, Problem> {
@@ -237,7 +235,7 @@ async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) ->
     responses(
         (status = 200, description = "The rule", body = AlertBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such rule", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such rule"),
     )
 )]
 async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) -> Result<Response, Problem> {
@@ -258,12 +256,10 @@ async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) ->
         (status = 200, description = "The rule as it is now", body = AlertBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
         (status = 201, description = "Made", body = AlertBody),
-        (status = 409, description = "`too_many_alerts`", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Larger than 16 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid; `errors` says which and why, and where in the condition",
-         body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`too_many_alerts`"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 413, description = "Larger than 16 KiB"),
+        (status = 422, description = "A field is not valid; `errors` says which and why, and where in the condition"),
     )
 )]
 async fn put(
@@ -297,12 +293,10 @@ async fn put(
     responses(
         (status = 200, description = "The rule as it is now", body = AlertBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such rule", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Larger than 16 KiB", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid; `errors` says which and why, and where in the condition",
-         body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such rule"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 413, description = "Larger than 16 KiB"),
+        (status = 422, description = "A field is not valid; `errors` says which and why, and where in the condition"),
     )
 )]
 async fn patch(
@@ -330,9 +324,8 @@ async fn patch(
     ),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 404, description = "There is no such rule", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such rule"),
+        (status = 412, description = "Another version is current: `current_version`"),
     )
 )]
 async fn delete(

@@ -106,8 +106,8 @@ struct DevicesQuery {
     params(("name" = String, Path, description = "The rule's name", example = "too-hot"), DevicesQuery),
     responses(
         (status = 200, description = "A page of devices", body = Page<StandingBody>),
-        (status = 404, description = "There is no such rule", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such rule"),
+        (status = 422, description = "A parameter is not valid"),
     )
 )]
 async fn devices(
@@ -141,8 +141,8 @@ async fn devices(
     params(("serial" = String, Path, description = "The device's serial", example = "HOME-1"), StateQuery),
     responses(
         (status = 200, description = "The rules", body = Page<DeviceAlert>),
-        (status = 404, description = "There is no such device", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such device"),
+        (status = 422, description = "A parameter is not valid"),
     )
 )]
 async fn of_device(

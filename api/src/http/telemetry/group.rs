@@ -131,11 +131,11 @@ fn devices(errors: &mut FieldErrors, group: Option<&str>, selector: Option<&str>
             (String = "text/csv", example = "at,metric,value\r\n2026-01-01T12:00:00Z,temperature,21.5\r\n"),
             (Item = "application/x-ndjson"),
         )),
-        (status = 404, description = "No such group", body = Problem, content_type = "application/problem+json"),
-        (status = 406, description = "There is no format that the client accepts", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid, or it would be too many points", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Too many streams are open", body = Problem, content_type = "application/problem+json"),
-        (status = 504, description = "It would take too long", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such group"),
+        (status = 406, description = "There is no format that the client accepts"),
+        (status = 422, description = "A parameter is not valid, or it would be too many points"),
+        (status = 503, description = "Too many streams are open"),
+        (status = 504, description = "It would take too long"),
     )
 )]
 pub(super) async fn history(
@@ -202,8 +202,8 @@ pub(super) async fn history(
     params(GroupLatestQuery),
     responses(
         (status = 200, description = "A page of newest values", body = Page<Item>),
-        (status = 404, description = "No such group", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such group"),
+        (status = 422, description = "A parameter is not valid"),
     )
 )]
 pub(super) async fn latest(

@@ -123,8 +123,8 @@ struct Replayed {
     params(("name" = String, Path, description = "The webhook's name", example = "ops"), ListQuery),
     responses(
         (status = 200, description = "A page of deliveries", body = Page<DeliveryBody>),
-        (status = 404, description = "There is no such webhook", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such webhook"),
+        (status = 422, description = "A parameter is not valid"),
     )
 )]
 async fn list(
@@ -152,8 +152,7 @@ async fn list(
     ),
     responses(
         (status = 200, description = "The delivery", body = DeliveryBody),
-        (status = 404, description = "There is no such webhook or delivery", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such webhook or delivery"),
     )
 )]
 async fn read(
@@ -176,9 +175,8 @@ async fn read(
     ),
     responses(
         (status = 202, description = "It is sent", body = DeliveryBody),
-        (status = 404, description = "There is no such webhook or delivery", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 409, description = "It is pending: `state`", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such webhook or delivery"),
+        (status = 409, description = "It is pending: `state`"),
     )
 )]
 async fn replay_one(
@@ -198,8 +196,8 @@ async fn replay_one(
     request_body = ReplayBody,
     responses(
         (status = 202, description = "So many are sent", body = Replayed),
-        (status = 404, description = "There is no such webhook", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such webhook"),
+        (status = 422, description = "A field is not valid"),
     )
 )]
 async fn replay(
@@ -240,7 +238,7 @@ async fn replay(
     responses(
         (status = 202, description = "It is sent", body = DeliveryBody,
          headers(("Location" = String, description = "Where the delivery is"))),
-        (status = 404, description = "There is no such webhook", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such webhook"),
     )
 )]
 async fn test(State(app): State<App>, actor: Actor, Path(name): Path<String>) -> Result<Response, Problem> {

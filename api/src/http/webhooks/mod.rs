@@ -236,11 +236,9 @@ async fn list(
     responses(
         (status = 201, description = "Made; `secret` is shown this once", body = WebhookWithSecret,
          headers(("Location" = String, description = "Where the webhook is"), ("ETag" = String, description = "The version, in quotes"))),
-        (status = 409, description = "`webhook_exists`: the name is taken; `too_many_webhooks`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Larger than the limit", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid; `errors` says which and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 409, description = "`webhook_exists`: the name is taken; `too_many_webhooks`"),
+        (status = 413, description = "Larger than the limit"),
+        (status = 422, description = "A field is not valid; `errors` says which and why"),
     )
 )]
 async fn create(
@@ -264,7 +262,7 @@ async fn create(
     responses(
         (status = 200, description = "The webhook", body = WebhookBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such webhook", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "There is no such webhook"),
     )
 )]
 async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) -> Result<Response, Problem> {
@@ -288,14 +286,11 @@ async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) ->
     responses(
         (status = 200, description = "The webhook as it is now", body = WebhookBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such webhook", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`webhook_changed`: others keep changing it; `other_server_key`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 413, description = "Larger than the limit", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid; `errors` says which and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such webhook"),
+        (status = 409, description = "`webhook_changed`: others keep changing it; `other_server_key`"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 413, description = "Larger than the limit"),
+        (status = 422, description = "A field is not valid; `errors` says which and why"),
     )
 )]
 async fn patch(
@@ -320,9 +315,8 @@ async fn patch(
     ),
     responses(
         (status = 204, description = "It is gone"),
-        (status = 404, description = "There is no such webhook", body = Problem, content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such webhook"),
+        (status = 412, description = "Another version is current: `current_version`"),
     )
 )]
 async fn delete(
@@ -350,13 +344,10 @@ async fn delete(
     responses(
         (status = 200, description = "`secret` is shown this once", body = WebhookWithSecret,
          headers(("ETag" = String, description = "The version, in quotes"))),
-        (status = 404, description = "There is no such webhook", body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`webhook_changed`: others keep changing it", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 412, description = "Another version is current: `current_version`", body = Problem,
-         content_type = "application/problem+json"),
-        (status = 422, description = "A field is not valid; `errors` says which and why", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 404, description = "There is no such webhook"),
+        (status = 409, description = "`webhook_changed`: others keep changing it"),
+        (status = 412, description = "Another version is current: `current_version`"),
+        (status = 422, description = "A field is not valid; `errors` says which and why"),
     )
 )]
 async fn rotate(

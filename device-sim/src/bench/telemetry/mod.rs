@@ -96,7 +96,7 @@ impl TelemetryBench {
         let (began, cpu_before, stored_before) = (Instant::now(), cpu(), stored());
         publishers.go_on(self.time).await?;
         publishers.counters.count(false);
-        let (counted, cpu_after) = (began.elapsed(), cpu());
+        let (counted, cpu_after, stored_meanwhile) = (began.elapsed(), cpu(), stored());
         let counters = publishers.end().await?;
 
         let acknowledged = counters.acknowledged();
@@ -129,6 +129,13 @@ impl TelemetryBench {
                 let rows = stored().saturating_sub(stored_before);
                 let took = until.saturating_duration_since(began);
                 report.rate(&key("rows"), &label("rows stored"), rows, took);
+                // While they send, it has the machine to share with them, as the server has.
+                report.rate(
+                    &key("rows_meanwhile"),
+                    &label("rows stored meanwhile"),
+                    stored_meanwhile.saturating_sub(stored_before),
+                    counted,
+                );
             }
         }
         report.latencies(&key("puback"), &label("PUBACK"), counters.latencies.quantiles());

@@ -110,8 +110,8 @@ impl Asked {
     params(("serial" = String, Path, description = "The device's serial"), PictureQuery),
     responses(
         (status = 200, description = "The picture", body = String, content_type = "image/svg+xml"),
-        (status = 404, description = "No such device", body = Problem, content_type = "application/problem+json"),
-        (status = 422, description = "A parameter is not valid, or it would be too many points", body = Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such device"),
+        (status = 422, description = "A parameter is not valid, or it would be too many points"),
     )
 )]
 pub(super) async fn picture(
