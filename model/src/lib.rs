@@ -13,6 +13,7 @@ pub mod event;
 pub mod filter;
 pub mod group;
 pub mod models;
+mod name;
 pub mod presence;
 pub mod role;
 pub mod schedule;

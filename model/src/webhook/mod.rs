@@ -7,9 +7,6 @@ mod retry;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, str::FromStr};
-
-use serde::Serialize;
 use serde_json::Value;
 
 pub use endpoint::{Destination, Endpoint, InvalidEndpoint};
@@ -25,47 +22,12 @@ use crate::{
     settings::{Document, Patch},
 };
 
-/// The longest name, in bytes.
-pub const MAX_NAME: usize = 64;
-
 /// The type of the event that a test sends; nothing else has it.
 pub const PING: &str = "ping";
 
-/// A webhook's name: 1 to [`MAX_NAME`] of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
-#[serde(transparent)]
-pub struct WebhookName(String);
-
-/// The text is no webhook's name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("1 to {MAX_NAME} of A-Z a-z 0-9 . _ -, beginning with a letter or digit")]
-pub struct InvalidName;
-
-impl WebhookName {
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for WebhookName {
-    type Err = InvalidName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let well = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-        let begins_well = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        if begins_well && text.len() <= MAX_NAME && text.bytes().all(well) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(InvalidName)
-        }
-    }
-}
-
-impl fmt::Display for WebhookName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+crate::name::name! {
+    /// A webhook's name: 1 to 64 of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit.
+    WebhookName
 }
 
 /// How much a webhook may say.
