@@ -6,7 +6,7 @@
 
 pub mod alerts;
 pub mod audit;
-pub mod bulk_changes;
+pub mod changes;
 pub mod claims;
 pub mod credentials;
 mod database;
@@ -18,8 +18,8 @@ pub mod groups;
 pub mod home_assistant;
 pub mod identities;
 pub mod models;
-pub mod notify;
 pub mod owners;
+pub mod peers;
 pub mod presence;
 pub mod schedules;
 pub mod sessions;

@@ -152,7 +152,7 @@ impl Store {
         let done = sqlx::query!(
             "WITH others AS MATERIALIZED (
                  SELECT DISTINCT server FROM device_presence WHERE online AND server <> $1 AND NOT $2),
-             -- A server that is alive holds its lock (`Changes::claim`).
+             -- A server that is alive holds its lock (`Notices::claim`).
              dead AS MATERIALIZED (
                  SELECT server FROM others WHERE pg_try_advisory_xact_lock(hashtextextended(server::text, 0))),
              gone AS (

@@ -28,7 +28,7 @@ pub struct Hints {
     /// Devices that Home Assistant is told of, or their models, are others than before.
     pub home_assistant: Hint,
     /// Bulk changes that may have something to do.
-    pub bulk_changes: Hint,
+    pub changes: Hint,
     /// Webhooks that may have something to be told.
     pub webhooks: Hint,
 }

@@ -7,7 +7,6 @@ pub mod account;
 mod actor;
 pub mod alerts;
 pub mod audit;
-pub mod bulk_changes;
 pub mod changes;
 pub mod claims;
 pub mod credentials;
@@ -27,6 +26,7 @@ pub mod oidc;
 pub mod outbound;
 mod owners;
 mod passwords;
+pub mod peers;
 pub mod policy;
 pub mod presence;
 pub mod rights;
@@ -78,7 +78,7 @@ pub struct Parts {
     /// Rights of whoever has a stream open.
     pub rights: rights::Rights,
     /// Whether other servers are on the same database.
-    pub peers: changes::Peers,
+    pub peers: peers::Peers,
     /// Device credentials seen lately.
     pub credentials: credentials::Credentials,
     /// What devices that make themselves known need beside the database.
@@ -94,7 +94,7 @@ pub struct Parts {
     /// Takes refusals to the audit log.
     pub audit: AuditLog,
     /// What bulk changes need beside the database.
-    pub bulk_changes: bulk_changes::BulkChanges,
+    pub changes: changes::Changes,
     /// What settings need beside the database.
     pub settings: settings::Engine,
     /// Limits of schedules.

@@ -3,7 +3,7 @@
 //! A request is judged once, when it comes. Whoever listens for longer takes [`App::watch_rights`] and from then on asks
 //! [`RightsWatch::sees`] of each message, and ends the stream when [`RightsWatch::ended`] resolves. Both follow at
 //! once what is changed here: a token deleted or expired, a session signed out, a role, a person, an owner. What another
-//! server changed comes in through `tasks::changes`, and a look at everything, every half minute and whenever that was
+//! server changed comes in through `tasks::peers`, and a look at everything, every half minute and whenever that was
 //! cut off, finds whatever was missed.
 
 use std::{

@@ -7,7 +7,7 @@ mod activate;
 mod actor;
 mod alerts;
 mod audit;
-mod bulk_changes;
+mod changes;
 mod client;
 mod cookie;
 mod credentials;
@@ -124,7 +124,7 @@ fn api() -> OpenApiRouter<Context> {
     let nouns = OpenApiRouter::new()
         .merge(alerts::routes())
         .merge(audit::routes())
-        .merge(bulk_changes::routes())
+        .merge(changes::routes())
         .merge(credentials::routes())
         .merge(devices::routes())
         .merge(events::routes())

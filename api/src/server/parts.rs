@@ -5,20 +5,20 @@ use std::sync::Arc;
 use prometheus_client::registry::Registry;
 use setpoint_broker::Handle;
 use setpoint_model::{Clock, timeline::Entry};
-use setpoint_store::{Store, audit::NewEntry, notify::Changes};
+use setpoint_store::{Store, audit::NewEntry, peers::Notices};
 use tokio::sync::mpsc::Receiver;
 use uuid::Uuid;
 
 use crate::{
     app::{
         Alerts, App, AuditLog, Error, Events, Hints, Ingest, Parts, PresenceBook, Timeline,
-        bulk_changes::BulkChanges,
-        changes::Peers,
+        changes::Changes,
         claims::Claiming,
         credentials::Credentials,
         enrolment::{Enrolment, Rules},
         factory::Factory,
         oidc::Oidc,
+        peers::Peers,
         rights::Rights,
         sealing::ServerKey,
         sessions::SignIn,
@@ -72,7 +72,7 @@ pub(super) fn app(
         per_minute: config.mqtt.tls.enrol_per_minute,
     };
     let enrolment = Enrolment::new(enrolment, registry);
-    let bulk_changes = BulkChanges::new(config.bulk_changes.clone(), registry);
+    let changes = Changes::new(config.bulk_changes.clone(), registry);
     let webhooks = Webhooks::new(config.webhooks.clone(), registry);
     let app = App::new(Parts {
         store,
@@ -89,7 +89,7 @@ pub(super) fn app(
         claiming: Claiming::new(config.claiming.clone()),
         factory: Factory::new(config.factory.clone()),
         audit,
-        bulk_changes,
+        changes,
         settings,
         schedule_limits: config.schedules.clone(),
         alerts,
@@ -114,22 +114,22 @@ pub(super) fn app(
 /// What must be done before the first session and the first request: the database's partitions and presence, in the
 /// broker every retained message, and in memory what devices sign in with.
 /// Returns what other servers do meanwhile.
-pub(super) async fn prepare(app: &App) -> Result<Changes, Error> {
+pub(super) async fn prepare(app: &App) -> Result<Notices, Error> {
     // Before anything is remembered, so that no change of it is missed.
-    let changes = app.store.changes(app.presence.server()).await?;
+    let notices = app.store.notices(app.presence.server()).await?;
     tasks::partitions::make(app).await?;
     tasks::presence_writer::take_over_at_start(app).await?;
     tasks::presence_writer::restore(app).await?;
     tasks::settings_publisher::restore(app).await?;
     app.load_credentials().await?;
     app.watch_alerts().await?;
-    Ok(changes)
+    Ok(notices)
 }
 
 /// Starts every task.
-pub(super) fn spawn(app: &App, queues: Queues, changes: Changes, config: &Config, tasks: &Tasks) {
+pub(super) fn spawn(app: &App, queues: Queues, notices: Notices, config: &Config, tasks: &Tasks) {
     let stop = || tasks.stopping();
-    tasks.background("changes", tasks::changes::run(app.clone(), Some(changes), stop()));
+    tasks.background("peers", tasks::peers::run(app.clone(), Some(notices), stop()));
     let telemetry =
         tasks::telemetry_writer::run(app.clone(), queues.telemetry, config.telemetry.clone(), stop());
     tasks.essential("telemetry writer", telemetry);
@@ -147,7 +147,7 @@ pub(super) fn spawn(app: &App, queues: Queues, changes: Changes, config: &Config
     let pulse = tasks.pulse("bulk changes", every);
     tasks.essential(
         "bulk changes",
-        tasks::bulk_changes::run(app.clone(), config.bulk_changes.clone(), every, pulse, stop()),
+        tasks::changes::run(app.clone(), config.bulk_changes.clone(), every, pulse, stop()),
     );
     let pulse = tasks.pulse("webhooks", every);
     tasks.essential(

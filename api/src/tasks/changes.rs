@@ -1,107 +1,84 @@
-//! Listens to what other servers on the same database do, and follows.
-//!
-//! Each server has its own broker, with every retained document in it, and a device is connected to one of them. So what
-//! one server publishes, each other puts in place too, from where it reaches the devices that are connected there.
+//! Works on bulk changes: a batch at a time, each a transaction of its own that also says when to go on, so that any
+//! number of servers can do it and a crash at any moment neither loses a device nor writes it twice.
 
 use std::time::Duration;
 
-use setpoint_store::notify::{Change, Changes};
-use tokio::time::interval;
+use chrono::TimeDelta;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{presence_writer, settings_publisher};
-use crate::app::{App, Error};
+use crate::{
+    app::{App, Error, changes::Step},
+    config,
+    lifecycle::Pulse,
+};
 
-/// How often others are told that this server is there, and looked after those who are no more.
-const HELLO: Duration = Duration::from_secs(15);
-/// How soon after a start, by when each other server has heard of it, what was missed meanwhile is made good.
-const FIRST: Duration = Duration::from_secs(1);
+/// The longest rest after a batch: single changes come in between.
+const MAX_REST: Duration = Duration::from_millis(100);
 /// Pause before another attempt while Postgres is away.
-const PAUSE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(500);
+/// How often changes that ended long ago are removed.
+const EXPIRE_EVERY: Duration = Duration::from_secs(600);
 
-/// Follows until `stop`; `changes` are those listened to since before anything was remembered.
-pub async fn run(app: App, mut changes: Option<Changes>, stop: CancellationToken) {
-    let follow = async {
-        loop {
-            let listened = match changes.take() {
-                Some(changes) => listen(&app, changes, false).await,
-                None => match app.store.changes(app.presence.server()).await {
-                    Ok(changes) => listen(&app, changes, true).await,
-                    Err(error) => Err(error.into()),
-                },
-            };
-            if let Err(error) = listened {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "other servers are not heard"
-                );
-            }
-            tokio::time::sleep(PAUSE).await;
-        }
-    };
-    let hello = async {
-        tokio::time::sleep(FIRST).await;
-        let mut rounds = interval(HELLO);
-        let mut first = true;
-        loop {
-            rounds.tick().await;
-            if let Err(error) = look_after(&app, first).await {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "other servers can't be told"
-                );
-                continue;
-            }
-            first = false;
-        }
-    };
-    // Boxed: much is done along the way, and little of the time.
-    let both = async { tokio::join!(Box::pin(follow), Box::pin(hello)) };
-    stop.run_until_cancelled(both).await;
-}
-
-/// Listens until the connection can't be had; `missed` says that it was not there all the time.
-async fn listen(app: &App, mut changes: Changes, missed: bool) -> Result<(), Error> {
-    app.store.say_hello().await?;
-    if missed {
-        resume(app).await?;
-    }
+/// Works until `stop`: on a hint, when a change is due, and `every` so often whatever the hints. `pulse` beats each
+/// round.
+pub async fn run(
+    app: App,
+    config: config::BulkChanges,
+    every: Duration,
+    pulse: Pulse,
+    stop: CancellationToken,
+) {
+    let mut expire_at = Instant::now();
     loop {
-        match changes.next().await? {
-            Change::Settings(devices) => settings_publisher::restore_these(app, &devices).await?,
-            Change::Missed => resume(app).await?,
-            Change::Hello => {
-                if app.peers.heard() {
-                    tracing::info!("another server is on this database");
-                    // It may not know of this one.
-                    app.store.say_hello().await?;
-                }
+        let round = async {
+            if let Err(error) = work(&app, every).await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "bulk changes wait");
+                sleep(PAUSE).await;
             }
-            change => {
-                if app.follow(&change).await.is_err() {
-                    resume(app).await?;
+            if expire_at <= Instant::now() {
+                if let Err(error) = expire(&app, &config).await {
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "old bulk changes stay for now"
+                    );
                 }
+                return true;
             }
+            false
+        };
+        match stop.run_until_cancelled(round).await {
+            Some(true) => expire_at = Instant::now() + EXPIRE_EVERY,
+            Some(false) => {}
+            None => return,
         }
+        pulse.beat();
     }
 }
 
-/// Makes good whatever was missed.
-async fn resume(app: &App) -> Result<(), Error> {
-    app.follow_everything().await?;
-    if app.peers.any() {
-        settings_publisher::restore(app).await?;
+/// One step, and the rest that follows it.
+async fn work(app: &App, every: Duration) -> Result<(), Error> {
+    let began = Instant::now();
+    match app.work_on_changes().await {
+        Ok(Step::Wrote) => sleep(began.elapsed().min(MAX_REST)).await,
+        Ok(Step::Looked) => {}
+        Ok(Step::Idle) => {
+            let due = app.store.next_change_due().await?;
+            let until = due.map_or(every, |due| (due - app.clock.now()).to_std().unwrap_or_default());
+            // Another server may be at work on what is due.
+            let until = until.clamp(Duration::from_millis(20), every);
+            // Without a hint it is time to look.
+            let _ = timeout(until, app.hints.changes.next()).await;
+        }
+        Err(error) if error.is_contended() => {}
+        Err(error) => return Err(error),
     }
     Ok(())
 }
 
-/// Tells others of this server, and makes good what one that is gone left undone: devices that it left online, documents
-/// that it claimed and told nobody of. At `first` the same for what others did before they had heard of this one.
-async fn look_after(app: &App, first: bool) -> Result<(), Error> {
-    app.store.say_hello().await?;
-    let orphans = presence_writer::take_over(app).await?;
-    if (first || orphans > 0) && app.peers.any() {
-        settings_publisher::restore(app).await?;
-    }
+async fn expire(app: &App, config: &config::BulkChanges) -> Result<(), Error> {
+    let retention = TimeDelta::from_std(config.retention).unwrap_or(TimeDelta::MAX);
+    let horizon = app.clock.now() - retention;
+    while app.store.expire_change(horizon).await? {}
     Ok(())
 }

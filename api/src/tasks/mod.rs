@@ -5,13 +5,13 @@
 
 pub mod alerts;
 pub mod audit_writer;
-pub mod bulk_changes;
 pub mod changes;
 pub mod expiry;
 pub mod factory_imports;
 mod gather;
 pub mod home_assistant;
 pub mod partitions;
+pub mod peers;
 pub mod presence_writer;
 pub mod purges;
 pub mod retention;

@@ -62,7 +62,8 @@ impl App {
         let change = async {
             let patch = Patch::parse(patch, self.settings.limits)?;
             let edit = |settings: &Settings, schema: &Schema| patched(settings, schema, &patch);
-            self.change(actor, serial, precondition, source, &edit).await
+            self.change_settings(actor, serial, precondition, source, &edit)
+                .await
         };
         let result = change.await;
         self.note_rejection(actor, serial, source, result)
@@ -84,7 +85,7 @@ impl App {
         let change = async {
             let overrides = document::parse(overrides, self.settings.limits)?;
             let edit = |_: &Settings, _: &Schema| Ok(overrides.clone());
-            self.change(actor, serial, precondition, Source::Rest, &edit)
+            self.change_settings(actor, serial, precondition, Source::Rest, &edit)
                 .await
         };
         let result = change.await;
@@ -120,12 +121,12 @@ impl App {
             }
         };
         let result = self
-            .change(actor, serial, precondition, Source::Revert, &edit)
+            .change_settings(actor, serial, precondition, Source::Revert, &edit)
             .await;
         self.note_rejection(actor, serial, Source::Revert, result)
     }
 
-    async fn change(
+    async fn change_settings(
         &self,
         actor: &Actor,
         serial: &Serial,
@@ -135,7 +136,10 @@ impl App {
     ) -> Result<Settings, Error> {
         let mut attempt = 1;
         loop {
-            match self.change_once(actor, serial, precondition, source, edit).await {
+            match self
+                .change_settings_once(actor, serial, precondition, source, edit)
+                .await
+            {
                 Err(error) if error.is_contended() && attempt < ATTEMPTS => attempt += 1,
                 result => return result,
             }
@@ -143,7 +147,7 @@ impl App {
     }
 
     /// Lock, check, judge, write, commit, hint: five round trips to Postgres, `BEGIN` and `COMMIT` included.
-    async fn change_once(
+    async fn change_settings_once(
         &self,
         actor: &Actor,
         serial: &Serial,

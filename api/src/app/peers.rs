@@ -6,7 +6,7 @@ use std::{
 };
 
 use setpoint_model::presence::DisconnectReason;
-use setpoint_store::notify::Change;
+use setpoint_store::peers::Notice;
 use tokio::time::Instant;
 
 use super::{App, Error};
@@ -39,35 +39,35 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Unavailable`]; then everything is to be looked at.
-    pub(crate) async fn follow(&self, change: &Change) -> Result<(), Error> {
-        match change {
-            Change::Credential(serial) => self.credentials.revoke(serial),
-            Change::Revoked(serial) => self.end_credential(serial).await,
-            Change::Gone(serial) => {
+    pub(crate) async fn follow(&self, notice: &Notice) -> Result<(), Error> {
+        match notice {
+            Notice::Credential(serial) => self.credentials.revoke(serial),
+            Notice::Revoked(serial) => self.end_credential(serial).await,
+            Notice::Gone(serial) => {
                 self.end_credential(serial).await;
                 self.broker.clear_retained(serial);
             }
-            Change::Token(token) => self.token_ended(*token).await,
-            Change::Session(user, session) => self.session_ended(*user, Some(*session)).await,
-            Change::Person(user) => {
+            Notice::Token(token) => self.token_ended(*token).await,
+            Notice::Session(user, session) => self.session_ended(*user, Some(*session)).await,
+            Notice::Person(user) => {
                 let tokens = self.store.token_ids_of(*user).await?;
                 self.person_changed(*user, &tokens).await;
             }
-            Change::Owner(user) => self.ownership_changed(*user).await,
-            Change::Device(serial) => {
+            Notice::Owner(user) => self.ownership_changed(*user).await,
+            Notice::Device(serial) => {
                 self.ingest.refresh(serial);
                 self.hints.home_assistant.everything();
             }
-            Change::Model(model) => {
+            Notice::Model(model) => {
                 self.ingest.refresh_model(model);
                 self.hints.home_assistant.everything();
             }
-            Change::Webhooks => self.hints.webhooks.everything(),
-            Change::AlertRules => self.alerts.changed(),
-            Change::AlertLooks => self.alerts.look(),
-            Change::Judged(devices) => self.judged_elsewhere(devices),
-            Change::Alert(serial, at, facts) => self.alert_elsewhere(serial, *at, facts),
-            Change::Settings(_) | Change::Hello | Change::Missed => {}
+            Notice::Webhooks => self.hints.webhooks.everything(),
+            Notice::AlertRules => self.alerts.changed(),
+            Notice::AlertLooks => self.alerts.look(),
+            Notice::Judged(devices) => self.judged_elsewhere(devices),
+            Notice::Alert(serial, at, facts) => self.alert_elsewhere(serial, *at, facts),
+            Notice::Settings(_) | Notice::Hello | Notice::Missed => {}
         }
         Ok(())
     }

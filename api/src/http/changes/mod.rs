@@ -10,7 +10,7 @@ use axum::{
 };
 use serde::Deserialize;
 use setpoint_model::change::{Command, Outcome};
-use setpoint_store::bulk_changes::DevicePage;
+use setpoint_store::changes::DevicePage;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
@@ -58,10 +58,10 @@ async fn begin(
     app.authorize_change(&actor)?;
     let (request, dry_run) = NewChange::read(&body?, app.settings.limits)?;
     if dry_run {
-        let would = app.try_bulk_change(&actor, &request).await?;
+        let would = app.try_change(&actor, &request).await?;
         return Ok(Json(DryRunBody::from(would)).into_response());
     }
-    let begun = app.begin_bulk_change(&actor, &request).await?;
+    let begun = app.begin_change(&actor, &request).await?;
     Ok((StatusCode::ACCEPTED, Json(ChangeBody::from(begun))).into_response())
 }
 
@@ -87,7 +87,7 @@ async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<ChangeBody>>, Problem> {
     let limit = super::page::limit(query.limit)?;
-    let changes = app.bulk_changes(&actor, query.cursor, limit + 1).await?;
+    let changes = app.changes(&actor, query.cursor, limit + 1).await?;
     let page = Page::of(changes, limit, |last| last.change.id.to_string());
     Ok(Json(page.map(ChangeBody::from)))
 }
@@ -106,7 +106,7 @@ async fn read(
     actor: Actor,
     Path(id): Path<Uuid>,
 ) -> Result<Json<ChangeBody>, Problem> {
-    Ok(Json(app.bulk_change(&actor, id).await?.into()))
+    Ok(Json(app.change(&actor, id).await?.into()))
 }
 
 /// Which devices of a change to list.
@@ -146,7 +146,7 @@ async fn devices(
         after: query.cursor,
         limit: limit + 1,
     };
-    let devices = app.bulk_change_devices(&actor, id, page).await?;
+    let devices = app.change_devices(&actor, id, page).await?;
     let page = Page::of(devices, limit, |last| last.place.to_string());
     Ok(Json(page.map(DeviceBody::from)))
 }
@@ -173,7 +173,7 @@ async fn pause(
     actor: Actor,
     Path(id): Path<Uuid>,
 ) -> Result<Json<ChangeBody>, Problem> {
-    let change = app.command_bulk_change(&actor, id, Command::Pause).await?;
+    let change = app.command_change(&actor, id, Command::Pause).await?;
     Ok(Json(change.into()))
 }
 
@@ -192,7 +192,7 @@ async fn resume(
     actor: Actor,
     Path(id): Path<Uuid>,
 ) -> Result<Json<ChangeBody>, Problem> {
-    let change = app.command_bulk_change(&actor, id, Command::Resume).await?;
+    let change = app.command_change(&actor, id, Command::Resume).await?;
     Ok(Json(change.into()))
 }
 
@@ -211,7 +211,7 @@ async fn cancel(
     actor: Actor,
     Path(id): Path<Uuid>,
 ) -> Result<Json<ChangeBody>, Problem> {
-    let change = app.command_bulk_change(&actor, id, Command::Cancel).await?;
+    let change = app.command_change(&actor, id, Command::Cancel).await?;
     Ok(Json(change.into()))
 }
 
@@ -233,6 +233,6 @@ async fn undo(
     actor: Actor,
     Path(id): Path<Uuid>,
 ) -> Result<(StatusCode, Json<ChangeBody>), Problem> {
-    let change = app.command_bulk_change(&actor, id, Command::Undo).await?;
+    let change = app.command_change(&actor, id, Command::Undo).await?;
     Ok((StatusCode::ACCEPTED, Json(change.into())))
 }

@@ -1,6 +1,6 @@
 //! Bulk changes: one patch for many devices, in stages, that can be held, stopped and taken back.
 //!
-//! [`begin`] selects and judges the devices and writes the change down; [`work`], called by `tasks::bulk_changes`, gives it
+//! [`begin`] selects and judges the devices and writes the change down; [`work`], called by `tasks::changes`, gives it
 //! to them batch by batch; [`command`] holds, stops and takes back. Each device is changed under the same locks and by
 //! the same rules as by a single patch.
 
@@ -20,7 +20,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use setpoint_model::change::State;
-use setpoint_store::bulk_changes::{Change, ChangeDevice, Counts, DevicePage};
+use setpoint_store::changes::{Change, ChangeDevice, Counts, DevicePage};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ const NOT_FOUND: Error = Error::NotFound { what: "change" };
 
 /// What bulk changes need beside the database. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct BulkChanges {
+pub struct Changes {
     config: config::BulkChanges,
     selections: Arc<Semaphore>,
     ended: Family<EndLabel, Counter>,
@@ -62,7 +62,7 @@ pub struct ChangeProgress {
     pub counts: Counts,
 }
 
-impl BulkChanges {
+impl Changes {
     /// With these limits.
     pub fn new(config: config::BulkChanges, registry: &mut Registry) -> Self {
         let ended = Family::default();
@@ -89,7 +89,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Forbidden`] without `settings:read` for all devices, [`Error::NotFound`].
-    pub async fn bulk_change(&self, actor: &Actor, id: Uuid) -> Result<ChangeProgress, Error> {
+    pub async fn change(&self, actor: &Actor, id: Uuid) -> Result<ChangeProgress, Error> {
         self.authorize_all(actor, Action::ReadChanges)?;
         self.progress(id).await
     }
@@ -98,7 +98,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Forbidden`] without `settings:read` for all devices.
-    pub async fn bulk_changes(
+    pub async fn changes(
         &self,
         actor: &Actor,
         before: Option<Uuid>,
@@ -106,7 +106,7 @@ impl App {
     ) -> Result<Vec<ChangeProgress>, Error> {
         self.authorize_all(actor, Action::ReadChanges)?;
         let mut listed = Vec::new();
-        for change in self.store.bulk_changes(before, limit).await? {
+        for change in self.store.changes(before, limit).await? {
             let counts = self.store.change_counts(change.id).await?;
             listed.push(ChangeProgress { change, counts });
         }
@@ -117,7 +117,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Forbidden`] without `settings:read` for all devices, [`Error::NotFound`].
-    pub async fn bulk_change_devices(
+    pub async fn change_devices(
         &self,
         actor: &Actor,
         id: Uuid,

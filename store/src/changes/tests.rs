@@ -94,7 +94,7 @@ async fn a_change_has_one_worker_and_waits_until_it_is_due() {
     begun(&store, first).await.unwrap();
     begun(&store, second).await.unwrap();
     assert_eq!(begun(&store, Uuid::now_v7()).await, None, "two are open already");
-    assert_eq!(store.bulk_changes(None, 10).await.unwrap().len(), 2);
+    assert_eq!(store.changes(None, 10).await.unwrap().len(), 2);
     assert!(store.claim_change(at(-1)).await.unwrap().is_none());
 
     let one = store.claim_change(at(1)).await.unwrap().unwrap();

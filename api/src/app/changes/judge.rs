@@ -5,7 +5,7 @@ use setpoint_model::{
     settings::{Diff, Document, Effective, Schema, Source, diff::diff},
 };
 use setpoint_store::{
-    bulk_changes::NewOverrides,
+    changes::NewOverrides,
     settings::{LockedSettings, NewVersion, Settings},
 };
 

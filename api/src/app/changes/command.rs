@@ -12,7 +12,7 @@ impl App {
     ///
     /// # Errors
     /// [`Error::Forbidden`] without `settings:write` for all devices, [`Error::NotFound`], [`Error::WrongState`].
-    pub async fn command_bulk_change(
+    pub async fn command_change(
         &self,
         actor: &Actor,
         id: Uuid,
@@ -42,10 +42,10 @@ impl App {
         claimed.save(after.is_active().then_some(now)).await?;
         claimed.commit().await?;
         if !after.is_open() {
-            self.bulk_changes.ended(after);
+            self.changes.ended(after);
         }
         tracing::info!(change = %id, state = after.as_str(), by = actor.label(), "bulk change told to {}", command.as_str());
-        self.hints.bulk_changes.everything();
+        self.hints.changes.everything();
         self.progress(id).await
     }
 }

@@ -13,7 +13,7 @@ use setpoint_model::{
 use crate::{
     app::{
         Error, FieldErrors,
-        bulk_changes::{ChangeRequest, Selection, Thresholds},
+        changes::{ChangeRequest, Selection, Thresholds},
     },
     http::{Json, Payload, Problem},
 };

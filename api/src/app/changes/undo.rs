@@ -9,7 +9,7 @@ use setpoint_model::{
     settings::{Schema, Source},
 };
 use setpoint_store::{
-    bulk_changes::{ClaimedChange, Taken, Undoable},
+    changes::{ClaimedChange, Taken, Undoable},
     settings::Settings,
 };
 

@@ -10,10 +10,10 @@ use setpoint_model::{
     change::{Abort, Outcome, Stage},
     settings::Document,
 };
-use setpoint_store::bulk_changes::ChangeDevice;
+use setpoint_store::changes::ChangeDevice;
 use uuid::Uuid;
 
-use crate::app::bulk_changes::{ChangeProgress, DryRun, Effect};
+use crate::app::changes::{ChangeProgress, DryRun, Effect};
 
 /// A bulk change.
 #[derive(Debug, Serialize, utoipa::ToSchema)]

@@ -88,10 +88,10 @@ impl App {
     /// Tells what a change would do.
     ///
     /// # Errors
-    /// As [`App::begin_bulk_change`].
-    pub async fn try_bulk_change(&self, actor: &Actor, request: &ChangeRequest) -> Result<DryRun, Error> {
+    /// As [`App::begin_change`].
+    pub async fn try_change(&self, actor: &Actor, request: &ChangeRequest) -> Result<DryRun, Error> {
         self.authorize_change(actor)?;
-        let _permit = self.bulk_changes.selection().await?;
+        let _permit = self.changes.selection().await?;
         let mut dry_run = DryRun::default();
         let mut devices = self.judge_selection(actor, request).await?;
         while let Some(batch) = devices.next(self).await? {

@@ -15,7 +15,7 @@ const CHANNEL: &str = "setpoint";
 
 /// Something that another server did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum Notice {
     /// A device has another credential; its sessions go on.
     Credential(Serial),
     /// A device's credential holds no more, or it was reported stolen.
@@ -54,7 +54,7 @@ pub enum Change {
 
 /// What other servers do, as it happens.
 #[derive(Debug)]
-pub struct Changes {
+pub struct Notices {
     listener: PgListener,
     server: Uuid,
     presence: Uuid,
@@ -66,7 +66,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn changes(&self, presence: Uuid) -> Result<Changes> {
+    pub async fn notices(&self, presence: Uuid) -> Result<Notices> {
         let options = self.pool.connect_options();
         let pool = PgPoolOptions::new()
             .max_connections(1)
@@ -76,13 +76,13 @@ impl Store {
         let mut listener = PgListener::connect_with(&pool).await?;
         listener.listen(CHANNEL).await?;
         let server = self.server;
-        let mut changes = Changes {
+        let mut notices = Notices {
             listener,
             server,
             presence,
         };
-        changes.claim().await?;
-        Ok(changes)
+        notices.claim().await?;
+        Ok(notices)
     }
 
     /// Tells other servers that this one is there.
@@ -114,19 +114,19 @@ impl Store {
     }
 }
 
-impl Changes {
-    /// Waits for the next change of another server.
+impl Notices {
+    /// Waits for the next notice of another server.
     ///
     /// # Errors
-    /// When the connection is lost and can't be made again; ask for [`Store::changes`] anew.
-    pub async fn next(&mut self) -> Result<Change> {
+    /// When the connection is lost and can't be made again; ask for [`Store::notices`] anew.
+    pub async fn next(&mut self) -> Result<Notice> {
         loop {
             let Some(told) = self.listener.try_recv().await? else {
                 self.claim().await?;
-                return Ok(Change::Missed);
+                return Ok(Notice::Missed);
             };
-            if let Some(change) = read(told.payload(), self.server) {
-                return Ok(change);
+            if let Some(notice) = read(told.payload(), self.server) {
+                return Ok(notice);
             }
         }
     }
@@ -144,36 +144,36 @@ impl Changes {
 }
 
 /// `server kind what`; `None` for what this server said itself, and for what a newer one says that this one doesn't know.
-fn read(payload: &str, own: Uuid) -> Option<Change> {
+fn read(payload: &str, own: Uuid) -> Option<Notice> {
     let mut words = payload.splitn(3, ' ');
     let (server, kind, what) = (words.next()?, words.next()?, words.next().unwrap_or_default());
     if server.parse() == Ok(own) {
         return None;
     }
     Some(match kind {
-        "forget" => Change::Credential(what.parse().ok()?),
-        "end" => Change::Revoked(what.parse().ok()?),
-        "gone" => Change::Gone(what.parse().ok()?),
-        "token" => Change::Token(what.parse().ok()?),
+        "forget" => Notice::Credential(what.parse().ok()?),
+        "end" => Notice::Revoked(what.parse().ok()?),
+        "gone" => Notice::Gone(what.parse().ok()?),
+        "token" => Notice::Token(what.parse().ok()?),
         "session" => {
             let (user, session) = what.split_once(' ')?;
-            Change::Session(user.parse().ok()?, session.parse().ok()?)
+            Notice::Session(user.parse().ok()?, session.parse().ok()?)
         }
-        "person" => Change::Person(what.parse().ok()?),
-        "owner" => Change::Owner(what.parse().ok()?),
-        "device" => Change::Device(what.parse().ok()?),
-        "model" => Change::Model(what.to_owned()),
-        "settings" => Change::Settings(what.split(',').filter_map(|id| id.parse().ok()).collect()),
-        "webhooks" => Change::Webhooks,
-        "alerts" => Change::AlertRules,
-        "looks" => Change::AlertLooks,
-        "judged" => Change::Judged(what.split(',').filter_map(|id| id.parse().ok()).collect()),
+        "person" => Notice::Person(what.parse().ok()?),
+        "owner" => Notice::Owner(what.parse().ok()?),
+        "device" => Notice::Device(what.parse().ok()?),
+        "model" => Notice::Model(what.to_owned()),
+        "settings" => Notice::Settings(what.split(',').filter_map(|id| id.parse().ok()).collect()),
+        "webhooks" => Notice::Webhooks,
+        "alerts" => Notice::AlertRules,
+        "looks" => Notice::AlertLooks,
+        "judged" => Notice::Judged(what.split(',').filter_map(|id| id.parse().ok()).collect()),
         "alert" => {
             let mut words = what.splitn(3, ' ');
             let (serial, at) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-            Change::Alert(serial, at, words.next()?.to_owned())
+            Notice::Alert(serial, at, words.next()?.to_owned())
         }
-        "hello" => Change::Hello,
+        "hello" => Notice::Hello,
         _ => return None,
     })
 }
@@ -187,38 +187,38 @@ mod tests {
         let own = Uuid::from_u128(1);
         let (user, session) = (Uuid::from_u128(2), Uuid::from_u128(3));
         let a: Serial = "A".parse().unwrap();
-        for (payload, change) in [
-            ("- end A".to_owned(), Some(Change::Revoked(a.clone()))),
-            ("- forget A".to_owned(), Some(Change::Credential(a.clone()))),
-            ("- gone A".to_owned(), Some(Change::Gone(a.clone()))),
-            ("- device A".to_owned(), Some(Change::Device(a))),
-            ("- model home".to_owned(), Some(Change::Model("home".to_owned()))),
+        for (payload, notice) in [
+            ("- end A".to_owned(), Some(Notice::Revoked(a.clone()))),
+            ("- forget A".to_owned(), Some(Notice::Credential(a.clone()))),
+            ("- gone A".to_owned(), Some(Notice::Gone(a.clone()))),
+            ("- device A".to_owned(), Some(Notice::Device(a))),
+            ("- model home".to_owned(), Some(Notice::Model("home".to_owned()))),
             (
                 format!("{user} session {user} {session}"),
-                Some(Change::Session(user, session)),
+                Some(Notice::Session(user, session)),
             ),
-            ("- settings 1,2".to_owned(), Some(Change::Settings(vec![1, 2]))),
-            ("- alerts ".to_owned(), Some(Change::AlertRules)),
-            ("- looks".to_owned(), Some(Change::AlertLooks)),
-            ("- judged 1,2".to_owned(), Some(Change::Judged(vec![1, 2]))),
+            ("- settings 1,2".to_owned(), Some(Notice::Settings(vec![1, 2]))),
+            ("- alerts ".to_owned(), Some(Notice::AlertRules)),
+            ("- looks".to_owned(), Some(Notice::AlertLooks)),
+            ("- judged 1,2".to_owned(), Some(Notice::Judged(vec![1, 2]))),
             (
                 "- alert A 2026-01-01T00:00:00+00:00 {\"a\": 1}".to_owned(),
-                Some(Change::Alert(
+                Some(Notice::Alert(
                     "A".parse().unwrap(),
                     "2026-01-01T00:00:00Z".parse().unwrap(),
                     "{\"a\": 1}".to_owned(),
                 )),
             ),
             ("- alert A".to_owned(), None),
-            ("- hello ".to_owned(), Some(Change::Hello)),
-            ("- hello".to_owned(), Some(Change::Hello)),
-            ("- webhooks".to_owned(), Some(Change::Webhooks)),
+            ("- hello ".to_owned(), Some(Notice::Hello)),
+            ("- hello".to_owned(), Some(Notice::Hello)),
+            ("- webhooks".to_owned(), Some(Notice::Webhooks)),
             (format!("{own} end A"), None),
             ("- other A".to_owned(), None),
             ("- end -".to_owned(), None),
             (String::new(), None),
         ] {
-            assert_eq!(read(&payload, own), change, "{payload:?}");
+            assert_eq!(read(&payload, own), notice, "{payload:?}");
         }
     }
 }

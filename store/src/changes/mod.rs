@@ -129,7 +129,7 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn bulk_changes(&self, before: Option<Uuid>, limit: i64) -> Result<Vec<Change>> {
+    pub async fn changes(&self, before: Option<Uuid>, limit: i64) -> Result<Vec<Change>> {
         let rows = sqlx::query_as!(
             rows::ChangeRow,
             "SELECT * FROM changes WHERE $1::uuid IS NULL OR id < $1 ORDER BY id DESC LIMIT $2",

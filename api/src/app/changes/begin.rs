@@ -8,11 +8,11 @@ use setpoint_model::{
     change::{Abort, Canary, Outcome, plan::REFUSED_PERCENT},
     settings::{Document, Patch, Source},
 };
-use setpoint_store::bulk_changes::{NewChange, SelectedDevice};
+use setpoint_store::changes::{NewChange, SelectedDevice};
 use tokio::sync::SemaphorePermit;
 
 use super::{
-    Actor, App, BulkChanges, ChangeProgress, Error, Selection,
+    Actor, App, ChangeProgress, Changes, Error, Selection,
     judge::{Author, Judged, Judgement},
     object,
     select::{Pages, unknown},
@@ -48,7 +48,7 @@ pub struct Thresholds {
     pub after: Option<Duration>,
 }
 
-impl BulkChanges {
+impl Changes {
     /// A place among the selections under way.
     pub(super) async fn selection(&self) -> Result<SemaphorePermit<'_>, Error> {
         self.selections.acquire().await.map_err(|_| Error::Stopping)
@@ -78,14 +78,14 @@ impl App {
     /// [`Error::Forbidden`] without `settings:write` for all devices; [`Error::Invalid`] for a selection of nothing, of
     /// too much or of what doesn't exist, and (by key) for a patch that is valid for none of the devices;
     /// [`Error::Conflict`] when too many changes are open.
-    pub async fn begin_bulk_change(
+    pub async fn begin_change(
         &self,
         actor: &Actor,
         request: &ChangeRequest,
     ) -> Result<ChangeProgress, Error> {
         self.authorize_change(actor)?;
         self.require_room(self.store.open_changes().await?)?;
-        let _permit = self.bulk_changes.selection().await?;
+        let _permit = self.changes.selection().await?;
         let at = self.clock.now();
         let new = self.new_change(actor, request);
         let id = new.id;
@@ -111,16 +111,16 @@ impl App {
             "rate_per_minute": new.rate_per_minute,
         }));
         let begun = draft
-            .begin(request.canary, self.bulk_changes.config.max_open, at, &entry)
+            .begin(request.canary, self.changes.config.max_open, at, &entry)
             .await?;
         let Some(state) = begun else {
             return Err(self.no_room());
         };
         if !state.is_open() {
-            self.bulk_changes.ended(state);
+            self.changes.ended(state);
         }
         tracing::info!(change = %id, devices = devices.seen, by = new.actor, "bulk change begun");
-        self.hints.bulk_changes.everything();
+        self.hints.changes.everything();
         self.progress(id).await
     }
 
@@ -134,14 +134,14 @@ impl App {
             rate_per_minute: request
                 .rate_per_minute
                 .map(|rate| i32::try_from(rate).unwrap_or(i32::MAX)),
-            abort: self.bulk_changes.abort(request.abort),
+            abort: self.changes.abort(request.abort),
             actor: actor.label(),
             at,
         }
     }
 
     fn require_room(&self, open: i64) -> Result<(), Error> {
-        if open < self.bulk_changes.config.max_open {
+        if open < self.changes.config.max_open {
             Ok(())
         } else {
             Err(self.no_room())
@@ -149,7 +149,7 @@ impl App {
     }
 
     fn no_room(&self) -> Error {
-        let most = self.bulk_changes.config.max_open;
+        let most = self.changes.config.max_open;
         Error::Conflict {
             code: "too_many_changes",
             message: format!("{most} bulk changes run or are paused already: let one end, or cancel it"),
@@ -223,7 +223,7 @@ impl JudgedPages {
                 return Err(unknown(&missing));
             }
             self.seen += batch.len();
-            let most = app.bulk_changes.config.max_devices;
+            let most = app.changes.config.max_devices;
             if self.seen > most {
                 let message = format!("selects more than {most} devices");
                 return Err(Error::invalid(self.field, message));

@@ -10,7 +10,7 @@ use setpoint_model::{
     settings::{Patch, Source},
 };
 use setpoint_store::{
-    bulk_changes::{ClaimedChange, Counts, Given, NewOverrides, WaitingDevice},
+    changes::{ClaimedChange, Counts, Given, NewOverrides, WaitingDevice},
     settings::{NewVersion, Settings},
 };
 use tokio::time::Instant;
@@ -143,7 +143,7 @@ impl App {
         claimed.audit(&entry).await?;
         claimed.save(None).await?;
         claimed.commit().await?;
-        self.bulk_changes.ended(state);
+        self.changes.ended(state);
         if let Some(reason) = reason.filter(|_| state == State::Aborted) {
             tracing::warn!(change = %id, reason, "bulk change aborted");
         } else {
