@@ -36,7 +36,7 @@ impl App {
     /// [`Error::Forbidden`] without `groups:read`.
     pub async fn groups(&self, actor: &Actor, after: &str, limit: i64) -> Result<Vec<Group>, Error> {
         self.authorize_all(actor, Action::ReadGroups)?;
-        Ok(self.store.groups(after, limit).await?)
+        Ok(self.store.groups(after, limit, self.clock.now()).await?)
     }
 
     /// One group.
@@ -45,7 +45,10 @@ impl App {
     /// [`Error::Forbidden`] without `groups:read`, [`Error::NotFound`].
     pub async fn group(&self, actor: &Actor, name: &GroupName) -> Result<Group, Error> {
         self.authorize_all(actor, Action::ReadGroups)?;
-        self.store.group(name.as_str()).await?.ok_or(NOT_FOUND)
+        self.store
+            .group(name.as_str(), self.clock.now())
+            .await?
+            .ok_or(NOT_FOUND)
     }
 
     /// Makes a group of a JSON object that also names it.
@@ -96,7 +99,7 @@ impl App {
         let description = GroupDescription::parse(fields).map_err(|errors| Error::Invalid { errors })?;
         let description = self.judged_group(description).await?;
         for _ in 0..ATTEMPTS {
-            let before = self.store.group(name.as_str()).await?;
+            let before = self.store.group(name.as_str(), self.clock.now()).await?;
             match (&before, precondition) {
                 (Some(before), precondition) => precondition.check(before.version)?,
                 (None, Precondition::None) => {}
@@ -126,7 +129,11 @@ impl App {
         self.authorize_all(actor, Action::WriteGroups)?;
         let patch = Patch::parse(patch, self.group_limits())?;
         for _ in 0..ATTEMPTS {
-            let before = self.store.group(name.as_str()).await?.ok_or(NOT_FOUND)?;
+            let before = self
+                .store
+                .group(name.as_str(), self.clock.now())
+                .await?
+                .ok_or(NOT_FOUND)?;
             precondition.check(before.version)?;
             let patched = before.description.patched(&patch);
             let patched = patched.map_err(|errors| Error::Invalid { errors })?;
@@ -150,7 +157,11 @@ impl App {
     ) -> Result<(), Error> {
         self.authorize_all(actor, Action::WriteGroups)?;
         for _ in 0..ATTEMPTS {
-            let before = self.store.group(name.as_str()).await?.ok_or(NOT_FOUND)?;
+            let before = self
+                .store
+                .group(name.as_str(), self.clock.now())
+                .await?
+                .ok_or(NOT_FOUND)?;
             precondition.check(before.version)?;
             let mut locked = self.store.lock_group(name.as_str()).await?;
             let at = self.clock.now();
@@ -203,7 +214,11 @@ impl App {
         self.finish_group(actor, name, locked, earlier, Some(description))
             .await?;
         tracing::info!(group = %name, by, "group changed");
-        self.store.group(name.as_str()).await?.ok_or(NOT_FOUND).map(Some)
+        self.store
+            .group(name.as_str(), self.clock.now())
+            .await?
+            .ok_or(NOT_FOUND)
+            .map(Some)
     }
 
     /// Commits a change of a group with its entry in the audit log, and has its members follow.

@@ -31,7 +31,8 @@ pub struct Group {
     pub version: i64,
     /// How many devices belong to it now.
     pub members: i64,
-    /// Whether the reconciler is still at work on who belongs to it and what they inherit.
+    /// Whether the reconciler is still at work on who belongs to it and what they inherit: also while the document of a
+    /// member waits to be computed again.
     pub settling: bool,
     /// When it was made.
     pub created_at: DateTime<Utc>,
@@ -78,37 +79,45 @@ pub struct LockedGroup {
 }
 
 impl Store {
-    /// A page of groups by name: those behind `after`, all if it is empty.
+    /// A page of groups by name as they are `now`: those behind `after`, all if it is empty.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn groups(&self, after: &str, limit: i64) -> Result<Vec<Group>> {
+    pub async fn groups(&self, after: &str, limit: i64, now: DateTime<Utc>) -> Result<Vec<Group>> {
         let rows = sqlx::query_as!(
             Row,
             r#"SELECT name, selector, priority, settings AS "settings: Json<Document>", version,
                       (SELECT count(*) FROM group_members m WHERE m.group_name = g.name) AS "members!",
-                      (devices_after IS NOT NULL OR members_after IS NOT NULL) AS "settling!", created_at, updated_at
+                      (devices_after IS NOT NULL OR members_after IS NOT NULL
+                       OR name IN (SELECT m.group_name FROM settings_due q JOIN group_members m USING (device_id)
+                                   WHERE q.due_at <= $3)) AS "settling!",
+                      created_at, updated_at
                FROM groups g WHERE NOT deleted AND name > $1 ORDER BY name LIMIT $2"#,
             after,
             limit,
+            now,
         )
         .fetch_all(&self.pool)
         .await?;
         rows.into_iter().map(Group::try_from).collect()
     }
 
-    /// The group of this name.
+    /// The group of this name as it is `now`.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn group(&self, name: &str) -> Result<Option<Group>> {
+    pub async fn group(&self, name: &str, now: DateTime<Utc>) -> Result<Option<Group>> {
         let row = sqlx::query_as!(
             Row,
             r#"SELECT name, selector, priority, settings AS "settings: Json<Document>", version,
                       (SELECT count(*) FROM group_members m WHERE m.group_name = g.name) AS "members!",
-                      (devices_after IS NOT NULL OR members_after IS NOT NULL) AS "settling!", created_at, updated_at
+                      (devices_after IS NOT NULL OR members_after IS NOT NULL
+                       OR EXISTS (SELECT FROM settings_due q JOIN group_members m USING (device_id)
+                                  WHERE m.group_name = g.name AND q.due_at <= $2)) AS "settling!",
+                      created_at, updated_at
                FROM groups g WHERE NOT deleted AND name = $1"#,
             name,
+            now,
         )
         .fetch_optional(&self.pool)
         .await?;

@@ -92,9 +92,9 @@ async fn a_group_finds_its_members_and_lets_them_go() {
         ids.push(device(&store, &format!("D-{n}"), json!({"floor": n})).await);
     }
     make(&store, "low", &group("floor in (1,2,3,4)", json!({"a": 1}))).await;
-    assert!(store.group("low").await.unwrap().unwrap().settling);
+    assert!(store.group("low", at(5)).await.unwrap().unwrap().settling);
     assert_eq!(settle(&store, 2).await, ids[1..5]);
-    let settled = store.group("low").await.unwrap().unwrap();
+    let settled = store.group("low", at(5)).await.unwrap().unwrap();
     assert_eq!(
         (settled.members, settled.settling, settled.version),
         (4, false, 1)
@@ -122,8 +122,8 @@ async fn a_group_finds_its_members_and_lets_them_go() {
     assert!(!locked.delete("low", 2, "test", at(1)).await.unwrap());
     assert!(locked.delete("low", 3, "test", at(1)).await.unwrap());
     locked.commit().await.unwrap();
-    assert_eq!(store.group("low").await.unwrap(), None);
-    assert_eq!(store.groups("", 10).await.unwrap(), []);
+    assert_eq!(store.group("low", at(5)).await.unwrap(), None);
+    assert_eq!(store.groups("", 10, at(5)).await.unwrap(), []);
     assert_eq!(groups_of(&store, "D-3").await, (vec![], true));
     assert_eq!(settle(&store, 2).await, ids[3..6]);
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM groups")
@@ -149,8 +149,41 @@ async fn a_group_made_again_before_all_have_left_keeps_those_it_means() {
     assert_eq!(store.settle_groups(1, at(5)).await.unwrap(), Settled::Some(1));
     make(&store, "g", &group("floor in (1,2,3)", json!({"a": 2}))).await;
     assert_eq!(settle(&store, 10).await, ids);
-    let again = store.group("g").await.unwrap().unwrap();
+    let again = store.group("g", at(5)).await.unwrap().unwrap();
     assert_eq!((again.members, again.version), (3, 2));
+}
+
+#[tokio::test]
+async fn a_group_is_settled_once_its_members_have_what_they_inherit() {
+    let database = testing::database().await;
+    let store = database.store();
+    let member = device(&store, "D-1", json!({"floor": 1})).await;
+    let other = device(&store, "D-2", json!({"floor": 2})).await;
+    make(&store, "g", &group("floor=1", json!({"a": 1}))).await;
+    make(&store, "other", &group("floor=2", json!({}))).await;
+    while store.settle_groups(10, at(5)).await.unwrap() != Settled::All {}
+    let settling = async |seconds: i64| {
+        let one = async |name: &str| store.group(name, at(seconds)).await.unwrap().unwrap().settling;
+        let each = [one("g").await, one("other").await];
+        let all = store.groups("", 10, at(seconds)).await.unwrap();
+        let all: Vec<bool> = all.iter().map(|group| group.settling).collect();
+        assert_eq!(all, each);
+        each
+    };
+    // Everybody is marked, and nobody's document was computed yet.
+    assert_eq!(settling(5).await, [true, true]);
+    let (mut locked, _) = store.claim_settings_due(at(5), 10).await.unwrap();
+    locked
+        .finish_due(&[(member, Some(at(9))), (other, None)])
+        .await
+        .unwrap();
+    locked.commit().await.unwrap();
+    assert_eq!(
+        settling(8).await,
+        [false, false],
+        "a schedule's boundary that is to come"
+    );
+    assert_eq!(settling(9).await, [true, false]);
 }
 
 #[tokio::test]
@@ -211,7 +244,7 @@ async fn devices_and_groups_that_change_together_agree_in_the_end() {
         let tags = locked.description(id).await.unwrap().unwrap().tags;
         drop(locked);
         let wanted = store
-            .group("g")
+            .group("g", at(5))
             .await
             .unwrap()
             .unwrap()

@@ -79,7 +79,7 @@ impl App {
         match selection {
             Selection::Selector(selector) => Ok(Pages::Matching(selector.clone(), DeviceId(0))),
             Selection::Group(name) => {
-                let group = self.store.group(name).await?;
+                let group = self.store.group(name, self.clock.now()).await?;
                 let group = group.ok_or_else(|| Error::invalid("group", "there is no such group"))?;
                 Ok(Pages::Matching(group.description.selector, DeviceId(0)))
             }

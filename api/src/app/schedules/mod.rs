@@ -100,7 +100,7 @@ impl App {
             }
             Whose::Group(name) => {
                 self.authorize_all(actor, action)?;
-                let group = self.store.group(name.as_str()).await?;
+                let group = self.store.group(name.as_str(), self.clock.now()).await?;
                 let group = group.ok_or(Error::NotFound { what: "group" })?;
                 Ok(Found::Group(group.name))
             }

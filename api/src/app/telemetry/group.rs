@@ -131,7 +131,7 @@ impl App {
         let selector = match devices {
             Devices::All => None,
             Devices::Selector(selector) => Some(selector.clone()),
-            Devices::Group(name) => match self.store.group(name.as_str()).await? {
+            Devices::Group(name) => match self.store.group(name.as_str(), self.clock.now()).await? {
                 Some(group) => Some(group.description.selector),
                 // Which groups there are is not for owners to find out.
                 None if owner.is_some() => return Ok(None),

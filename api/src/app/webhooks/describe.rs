@@ -234,7 +234,14 @@ impl App {
             Devices::Serial(serial) if is_new && self.store.device_id(serial).await?.is_none() => {
                 errors.insert("serial".to_owned(), "there is no such device".to_owned());
             }
-            Devices::Group(group) if is_new && self.store.group(group.as_str()).await?.is_none() => {
+            Devices::Group(group)
+                if is_new
+                    && self
+                        .store
+                        .group(group.as_str(), self.clock.now())
+                        .await?
+                        .is_none() =>
+            {
                 errors.insert("group".to_owned(), "there is no such group".to_owned());
             }
             _ => {}
