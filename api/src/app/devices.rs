@@ -16,7 +16,6 @@ use super::{
     Actor, App, Error,
     owners::object,
     policy::{Action, Reach},
-    settings::PUBLISH_PATIENCE,
 };
 
 /// How large a device's description may be as JSON.
@@ -68,7 +67,7 @@ impl App {
         }
         tracing::info!(serial = %new.serial, by = actor.label(), "device made");
         let given = self.hints.settings.device(id.0);
-        given.looked_at(PUBLISH_PATIENCE).await;
+        given.looked_at(self.settings.publish_wait).await;
         let device = Device {
             id,
             serial: new.serial,

@@ -15,9 +15,7 @@ use setpoint_model::{
 };
 use setpoint_store::credentials::Credential;
 
-use super::{
-    Actor, App, Error, devices::shown, owners::object, settings::PUBLISH_PATIENCE, throttle::Throttle,
-};
+use super::{Actor, App, Error, devices::shown, owners::object, throttle::Throttle};
 
 /// What the audit log calls it.
 const ENROL: &str = "device.enrol";
@@ -163,7 +161,7 @@ impl App {
         self.enrolment.count("made");
         tracing::info!(%serial, %address, model = new.description.model, "device enrolled by its certificate");
         let given = self.hints.settings.device(id.0);
-        given.looked_at(PUBLISH_PATIENCE).await;
+        given.looked_at(self.settings.publish_wait).await;
         Ok(credential)
     }
 

@@ -21,6 +21,9 @@ pub struct Settings {
     /// How often the publisher looks without a hint.
     #[serde(deserialize_with = "units::duration")]
     pub reconcile_every: Duration,
+    /// How long the answer to a change waits for its publication.
+    #[serde(deserialize_with = "units::duration")]
+    pub publish_wait: Duration,
     /// Within which time a device is expected to answer a version.
     #[serde(deserialize_with = "units::duration")]
     pub expected_within: Duration,

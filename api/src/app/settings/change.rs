@@ -1,7 +1,5 @@
 //! Changing one device's settings: every way leads through [`App::change`].
 
-use std::time::Duration;
-
 use serde_json::json;
 use setpoint_model::{
     DeviceId, Serial,
@@ -14,9 +12,6 @@ use crate::app::{Actor, App, Error, FieldErrors, Given, policy::Action};
 
 /// How often a change that ran into another transaction is tried in all.
 pub(in crate::app) const ATTEMPTS: usize = 3;
-
-/// How long the answer to a change waits for the publisher, which needs it for nothing: a busy one is not waited for.
-pub(in crate::app) const PUBLISH_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What must hold for a change to be made (RFC 9110 section 13.1.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -260,8 +255,8 @@ impl App {
         })
     }
 
-    /// What follows a committed change. Returns once it is published, or after [`PUBLISH_PATIENCE`]: a device that
-    /// comes back after the answer to the change shall find it.
+    /// What follows a committed change. Returns once it is published, or after `settings.publish_wait`: a device
+    /// that comes back after the answer to the change shall find it.
     pub(in crate::app) async fn settings_changed(&self, changed: &Changed, source: Source) {
         if changed.written == Written::Version {
             let Settings {
@@ -272,7 +267,7 @@ impl App {
                 ..
             } = &changed.settings;
             let given = self.version_made(*device_id, serial, *version, document, source);
-            given.looked_at(PUBLISH_PATIENCE).await;
+            given.looked_at(self.settings.publish_wait).await;
         }
     }
 

@@ -21,7 +21,7 @@ use crate::config;
 pub use ack::{Acknowledgement, Acknowledgements};
 pub(super) use change::ATTEMPTS;
 pub use change::Precondition;
-pub(in crate::app) use change::{PUBLISH_PATIENCE, checked, patched};
+pub(in crate::app) use change::{checked, patched};
 pub use history::VersionStory;
 pub(in crate::app) use layers::Layers;
 pub use marks::Marks;
@@ -38,6 +38,8 @@ const MODEL_DEPTH: usize = 12;
 pub struct Engine {
     /// How large and deep a document may be.
     pub limits: Limits,
+    /// How long the answer to a change waits for the publisher, which needs it for nothing: a busy one is not waited for.
+    pub publish_wait: Duration,
     /// Within which time a device is expected to answer, unless its model says otherwise.
     pub expected_within: Duration,
     /// How large and deep a model may be.
@@ -67,6 +69,7 @@ impl Engine {
                 bytes: config.max_document,
                 depth: config.max_depth,
             },
+            publish_wait: config.publish_wait,
             expected_within: config.expected_within,
             model_limits: Limits {
                 bytes: config.max_model,
