@@ -1,7 +1,9 @@
 //! Bulk changes in stages: canary, waves, thresholds, holding, stopping, taking back, and a server that dies.
 
+use chrono::TimeDelta;
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
+use setpoint_model::{Clock as _, SystemClock, clock::ManualClock};
 use setpoint_tests::{Device, Harness, Options, eventually};
 
 use crate::{
@@ -84,12 +86,21 @@ async fn refusals_stop_it_and_say_why() {
 
 #[tokio::test]
 async fn silence_stops_it() {
-    let server = Harness::start().await;
+    let clock = ManualClock::new(SystemClock.now());
+    let setup = Harness::setup()
+        .at(&clock)
+        .with("settings.reconcile_every", "50ms");
+    let server = setup.start().await;
     let devices = devices(&server, 4).await;
     let _answers = running(&devices[0], &[]).await;
     let body = json!({"selector": "site=oslo", "settings": {"privacyMode": true}, "canary": 3,
         "abort": {"pending_percent": 50, "after": "3s"}});
     let id = begin(server.api(), &body).await;
+    eventually!({
+        let counts = change(server.api(), &id).await["counts"].clone();
+        counts["synced"] == 1 && counts["pending"] == 2
+    });
+    clock.advance(TimeDelta::seconds(3));
     let ended = reached(server.api(), &id, "aborted").await;
     assert_counts(
         &ended,

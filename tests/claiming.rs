@@ -1,7 +1,9 @@
 //! Claiming a device by its code (RFC 8628).
 
+use chrono::TimeDelta;
 use reqwest::Method;
 use serde_json::{Value, json};
+use setpoint_model::{Clock as _, SystemClock, clock::ManualClock};
 use setpoint_tests::{Answer, Harness, Version, harness::mosquitto::Login};
 
 use crate::sessions::{Person, person};
@@ -132,7 +134,9 @@ async fn a_device_is_claimed_by_its_code() {
 
 #[tokio::test]
 async fn every_error_has_its_code() {
-    let server = Harness::start().await;
+    // Time stands still: the second poll comes too early, however long it takes.
+    let clock = ManualClock::new(SystemClock.now());
+    let server = Harness::setup().at(&clock).start().await;
     let anna = person(&server, "anna", "owner").await;
     let authorization = "/oauth/device_authorization";
     for (body, status, error) in [
@@ -196,22 +200,19 @@ async fn every_error_has_its_code() {
 
 #[tokio::test]
 async fn each_poll_too_early_makes_a_device_wait_five_seconds_longer() {
-    let server = Harness::start().await;
+    let clock = ManualClock::new(SystemClock.now());
+    let server = Harness::setup().at(&clock).start().await;
     let codes = ask(&server, "A").await;
     refused(&poll(&server, &codes).await, 400, "authorization_pending");
     // RFC 8628, section 3.5: 5 s at first, and then 10, 15 and 20.
     for (waited, error) in [
         (0, "slow_down"),
-        (6, "slow_down"),
-        (10, "slow_down"),
+        (9, "slow_down"),
+        (14, "slow_down"),
         (20, "authorization_pending"),
         (20, "authorization_pending"),
     ] {
-        server
-            .sql(&format!(
-                "update claims set last_polled_at = last_polled_at - interval '{waited} seconds'"
-            ))
-            .await;
+        clock.advance(TimeDelta::seconds(waited));
         refused(&poll(&server, &codes).await, 400, error);
     }
 }

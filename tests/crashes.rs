@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use setpoint_tests::{
     Child, Options, Version, eventually,
-    harness::child::{children, kill_process, signal_process},
+    harness::child::{children, kill_process, signal_process, stop_process},
 };
 use uuid::Uuid;
 
@@ -119,11 +119,14 @@ async fn a_postgres_that_stands_still_holds_everything_back_until_it_goes_on() {
     let sending = join_all(senders.iter_mut().map(|sender| sender.send(&progress)));
     let hold = async {
         progress.reaches(100).await;
-        let mut all = vec![child.postmaster()];
-        all.extend(children(child.postmaster()));
+        // First who starts the others: then they are all.
+        let postmaster = child.postmaster();
+        stop_process(postmaster).await;
+        let mut all = children(postmaster);
         for pid in &all {
-            signal_process(*pid, Signal::SIGSTOP);
+            stop_process(*pid).await;
         }
+        all.push(postmaster);
         let before = progress.count();
         child.api.get("/devices").await.problem(503, "unavailable");
         let more = progress.count() - before;

@@ -148,6 +148,8 @@ async fn refused_logins_show_in_the_timeline() {
 async fn guessing_is_slowed_down() {
     let server = Harness::setup()
         .with("mqtt.limits.max_failed_logins_per_serial", "3")
+        .with("mqtt.limits.failed_login_window", "10m")
+        .with("mqtt.limits.failed_login_backoff", "10m")
         .with("mqtt.limits.limit_loopback", "true")
         .start()
         .await;

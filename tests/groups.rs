@@ -69,6 +69,8 @@ async fn members_inherit_and_their_own_settings_go_before() {
     let group = settled(&server, "oslo").await;
     assert_eq!(group["members"], 1);
     assert_eq!(outside.settings().await["version"], 1);
+    // Presence is written after the device is in, and the lists tell of it.
+    eventually!(inside.get().await["online"] == true);
     let members = server.api().get("/groups/oslo/devices").await.expect(200);
     assert_eq!(members["items"][0]["serial"], "IN-1");
     assert_eq!(members["items"].as_array().unwrap().len(), 1);

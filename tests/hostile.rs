@@ -149,7 +149,7 @@ async fn a_topic_that_is_not_ascii_and_a_shared_subscription() {
 #[tokio::test]
 async fn a_silent_connection_is_closed_and_blocks_nobody() {
     let server = Harness::setup()
-        .with("mqtt.limits.connect_timeout", "300ms")
+        .with("mqtt.limits.connect_timeout", "3s")
         .start()
         .await;
     let device = server.device("HOME-1").await;

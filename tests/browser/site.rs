@@ -16,7 +16,7 @@ use super::chromium::Chromium;
 /// The version that `.ci/tools` fetches.
 const MQTT_JS: &str = "target/tools/mqtt-5.16.0.min.js";
 /// How many times [`WAIT`] a browser may take to start on a machine with other things to do.
-const START: u32 = 4;
+const START: u32 = 2;
 
 /// A site on a port of its own: another origin than the server's.
 pub(super) struct Site {

@@ -9,7 +9,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungsten
 use super::chromium::Chromium;
 
 /// How many times [`WAIT`] a browser may take to start on a machine with other things to do.
-const START: u32 = 4;
+const START: u32 = 2;
 
 /// The page of a browser.
 pub(crate) struct Tab {
@@ -87,12 +87,20 @@ impl Tab {
     pub(crate) async fn prefer(&mut self, scheme: &str) {
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.call("Emulation.setEmulatedMedia", features).await;
+        self.applies(&format!("(prefers-color-scheme: {scheme})")).await;
     }
 
     /// Has the page shown on a screen so many pixels wide.
     pub(crate) async fn resize(&mut self, width: u64) {
         let screen = json!({"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 600});
         self.call("Emulation.setDeviceMetricsOverride", screen).await;
+        self.applies(&format!("(width: {width}px)")).await;
+    }
+
+    /// Waits until the page knows what it is shown on.
+    async fn applies(&mut self, media: &str) {
+        let applies = format!("matchMedia({}).matches", json!(media));
+        eventually!(self.value(&applies).await == true, "{media}");
     }
 
     /// Fills a field, in place of what it holds.

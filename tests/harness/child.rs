@@ -38,6 +38,8 @@ impl Options {
                 ("SETPOINT_HTTP__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
                 ("SETPOINT_MQTT__LISTEN".to_owned(), "127.0.0.1:0".to_owned()),
                 ("SETPOINT_MQTT__SHARDS".to_owned(), "4".to_owned()),
+                // That what was answered is published is promised here however busy the machine is.
+                ("SETPOINT_SETTINGS__PUBLISH_WAIT".to_owned(), "10s".to_owned()),
             ],
         }
     }
@@ -283,14 +285,24 @@ fn port(lines: &[String], scheme: &str) -> Option<u16> {
 
 /// Whether a process runs; one that ended and that nobody has waited for does not.
 pub fn is_running(pid: i32) -> bool {
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        // The state follows the name, which is in parentheses and may hold anything.
-        Ok(stat) => !matches!(
-            stat.rsplit_once(") ").map(|(_, rest)| rest.as_bytes()[0]),
-            Some(b'Z' | b'X')
-        ),
-        Err(_) => kill(Pid::from_raw(pid), None).is_ok() && !Path::new("/proc/self").exists(),
+    match state(pid) {
+        Some(state) => !matches!(state, b'Z' | b'X'),
+        None => kill(Pid::from_raw(pid), None).is_ok() && !Path::new("/proc/self").exists(),
     }
+}
+
+/// The letter of a process's state; `None` if there is no such process.
+fn state(pid: i32) -> Option<u8> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // It follows the name, which is in parentheses and may hold anything.
+    let (_, rest) = stat.rsplit_once(") ")?;
+    rest.bytes().next()
+}
+
+/// Has a process stand still until it gets SIGCONT, and waits until it does.
+pub async fn stop_process(pid: i32) {
+    signal_process(pid, Signal::SIGSTOP);
+    crate::eventually!(state(pid).is_none_or(|state| matches!(state, b'T' | b'Z' | b'X')));
 }
 
 /// Kills a process without notice.

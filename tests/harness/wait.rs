@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-/// The longest that one event is waited for. Generous, since a debug build shares two cores with all the others;
-/// no test is right or wrong by how long something took.
-pub const WAIT: Duration = Duration::from_secs(20);
+/// The longest that one event is waited for. Generous, since a debug build shares two cores with all the others, and a
+/// server with a Postgres of its own first has to make that; no test is right or wrong by how long something took.
+pub const WAIT: Duration = Duration::from_secs(60);
 
 /// How often [`crate::eventually!`] looks.
 const INTERVAL: Duration = Duration::from_millis(20);

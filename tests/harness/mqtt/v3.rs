@@ -8,6 +8,7 @@ use rumqttc::{
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::{Client, Connect, End, Event, Message};
+use crate::harness::wait::WAIT;
 
 /// The largest packet, in bytes: above the server's own limit, so that it is the server who refuses.
 const MAX_PACKET: usize = 1024 * 1024;
@@ -21,16 +22,22 @@ pub(super) fn start(connect: &Connect, events: mpsc::Sender<Event>) -> (Client, 
         .set_max_packet_size(MAX_PACKET, MAX_PACKET)
         .set_keep_alive(Duration::from_secs(connect.keep_alive.into()));
     let (client, mut connection) = AsyncClient::new(options, 100);
+    let mut network = connection.network_options();
+    network.set_connection_timeout(WAIT.as_secs());
+    connection.set_network_options(network);
     let run = async move {
         loop {
-            let event = match connection.poll().await {
-                Ok(event) => translate(event),
-                Err(error) => Some(Event::Ended(end(error))),
+            let (told, over) = match connection.poll().await {
+                Ok(event) => (vec![event], None),
+                // What came in together with the end came before it.
+                Err(error) => (connection.state.events.drain(..).collect(), Some(end(error))),
             };
-            let Some(event) = event else { continue };
-            let over = matches!(event, Event::Ended(_));
-            if events.send(event).await.is_err() || over {
-                return;
+            let told = told.into_iter().filter_map(translate);
+            for event in told.chain(over.map(Event::Ended)) {
+                let last = matches!(event, Event::Ended(_));
+                if events.send(event).await.is_err() || last {
+                    return;
+                }
             }
         }
     };

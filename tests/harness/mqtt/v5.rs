@@ -15,6 +15,7 @@ use rumqttc::{
 use tokio::{sync::mpsc, task::AbortHandle};
 
 use super::{Client, Connect, End, Event, Message};
+use crate::harness::wait::WAIT;
 
 /// The largest packet that is taken, in bytes: above what the server ever sends.
 const MAX_PACKET: u32 = 1024 * 1024;
@@ -31,18 +32,22 @@ pub(super) fn start(connect: &Connect, events: mpsc::Sender<Event>) -> (Client, 
         .set_receive_maximum(connect.receive_maximum)
         .set_manual_acks(connect.manual_acks)
         .set_max_packet_size(Some(MAX_PACKET))
+        .set_connection_timeout(WAIT.as_secs())
         .set_keep_alive(Duration::from_secs(connect.keep_alive.into()));
     let (client, mut connection) = AsyncClient::new(options, 100);
     let run = async move {
         loop {
-            let event = match connection.poll().await {
-                Ok(event) => translate(event),
-                Err(error) => Some(Event::Ended(end(error))),
+            let (told, over) = match connection.poll().await {
+                Ok(event) => (vec![event], None),
+                // What came in together with the end came before it.
+                Err(error) => (connection.state.events.drain(..).collect(), Some(end(error))),
             };
-            let Some(event) = event else { continue };
-            let over = matches!(event, Event::Ended(_));
-            if events.send(event).await.is_err() || over {
-                return;
+            let told = told.into_iter().filter_map(translate);
+            for event in told.chain(over.map(Event::Ended)) {
+                let last = matches!(event, Event::Ended(_));
+                if events.send(event).await.is_err() || last {
+                    return;
+                }
             }
         }
     };
