@@ -207,8 +207,8 @@ async fn each_poll_too_early_makes_a_device_wait_five_seconds_longer() {
     // RFC 8628, section 3.5: 5 s at first, and then 10, 15 and 20.
     for (waited, error) in [
         (0, "slow_down"),
-        (9, "slow_down"),
-        (14, "slow_down"),
+        (8, "slow_down"),
+        (13, "slow_down"),
         (20, "authorization_pending"),
         (20, "authorization_pending"),
     ] {
