@@ -4,11 +4,7 @@ use serde_json::json;
 use setpoint_tests::{Harness, Version, eventually, harness::mqtt::VERSIONS};
 
 async fn server() -> Harness {
-    Harness::setup()
-        .gated()
-        .with("database.acquire_timeout", "300ms")
-        .start()
-        .await
+    Harness::setup().gated().start().await
 }
 
 #[tokio::test]

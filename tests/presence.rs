@@ -150,7 +150,10 @@ async fn a_take_over_does_not_flicker() {
         }
     }
     rest_says(&device, false, "client_disconnected".into()).await;
-    let ends = device.timeline("disconnected").await;
+    let ends = eventually!({
+        let ends = device.timeline("disconnected").await;
+        (ends.len() == 6).then_some(ends)
+    });
     let taken = ends
         .iter()
         .filter(|entry| entry.to_string().contains("taken_over"))
@@ -166,6 +169,7 @@ async fn a_device_is_there_while_one_of_its_sessions_is() {
     let one = device.mqtt_v5().await;
     let two = device.mqtt(Version::V3).client_id("HOME-1:2").connect().await;
     told(&mut watcher, true).await;
+    rest_says(&device, true, Value::Null).await;
     one.disconnect().await;
     eventually!(device.timeline("disconnected").await.len() == 1);
     assert_eq!(device.get().await["online"], true);

@@ -37,7 +37,6 @@ async fn names(child: &Child) -> Vec<String> {
 async fn a_first_start_says_where_it_is_and_what_to_type() {
     let mut child = options().start().await;
     let token_file = child.data().join("admin-token");
-    let banner = child.stdout().join("\n");
     for part in [
         "http://127.0.0.1:",
         "mqtt://127.0.0.1:",
@@ -46,7 +45,8 @@ async fn a_first_start_says_where_it_is_and_what_to_type() {
         "device-sim ",
         "admin-token",
     ] {
-        assert!(banner.contains(part), "{part:?} in\n{banner}");
+        let banner = || child.stdout().join("\n");
+        eventually!(banner().contains(part), "{part:?} in\n{}", banner());
     }
     let mode = std::fs::metadata(&token_file).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600, "the token is its owner's alone");
@@ -61,7 +61,11 @@ async fn a_first_start_says_where_it_is_and_what_to_type() {
 #[tokio::test]
 async fn a_second_start_finds_everything_again() {
     let mut child = options().start().await;
-    let (token, shown) = (child.api.token().to_owned(), child.stdout().join("\n"));
+    let token = child.api.token().to_owned();
+    let password = eventually!(
+        password(&child.stdout().join("\n")),
+        "the administrator's password, shown at the first start"
+    );
     child.device("KEPT-1").await;
     assert!(
         child.stop(Signal::SIGINT).await.success(),
@@ -70,7 +74,6 @@ async fn a_second_start_finds_everything_again() {
     child.start_again().await;
     assert_eq!(child.api.token(), token);
     assert_eq!(names(&child).await, ["KEPT-1"]);
-    let password = password(&shown).expect("the administrator's password, shown at the first start");
     assert!(!child.stdout().join("\n").contains(&password), "and never again");
 }
 
@@ -181,10 +184,13 @@ async fn a_killed_postgres_comes_back() {
     let postmaster = child.postmaster();
     kill_process(postmaster);
     eventually!(!is_running(postmaster), "the killed Postgres {postmaster} to end");
+    // Another one each time: what is answered 503 may have been made.
+    let mut number = 0;
     eventually!(
         {
-            let made = child.api.post("/devices").json(&json!({"serial": "NEW-1"})).await;
-            made.status == 201
+            number += 1;
+            let new = json!({"serial": format!("NEW-{number}")});
+            child.api.post("/devices").json(&new).await.status == 201
         },
         "Postgres to be there again"
     );

@@ -1,7 +1,7 @@
 //! Telemetry of many devices at once.
 
 use serde_json::{Value, json};
-use setpoint_tests::Harness;
+use setpoint_tests::{Harness, eventually};
 
 use crate::sessions::person;
 
@@ -293,9 +293,7 @@ async fn what_takes_too_long_is_given_up() {
         Some(1.0)
     );
     held.release().await;
-    server
-        .api()
-        .get(&format!("/telemetry?{RANGE}&group=oslo&bucket=90s"))
-        .await
-        .expect(200);
+    // So short a time may be too short for a busy machine as well.
+    let path = format!("/telemetry?{RANGE}&group=oslo&bucket=90s");
+    eventually!(server.api().get(&path).await.status == 200);
 }

@@ -21,6 +21,10 @@ const OLDEST_MAJOR: u32 = 15;
 /// How long [`Store::ping`] waits.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long [`Store::other_users`] waits for connections that are just going, and between two looks.
+const LINGER: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Where the database is and how to log in: an opaque value, so that no layer above needs `sqlx`.
 #[derive(Clone)]
 pub struct ConnectOptions(pub(crate) PgConnectOptions);
@@ -208,19 +212,28 @@ impl Store {
         Ok(())
     }
 
-    /// How many connections other Setpoint processes hold to this database.
+    /// How many connections other Setpoint processes hold to this database. Those that go within two seconds don't
+    /// count: Postgres knows a connection that was closed a moment ago, perhaps by this very process, for a little longer.
     ///
     /// # Errors
     /// See [`OpenError`].
     pub async fn other_users(target: &ConnectOptions, within: Duration) -> Result<i64, OpenError> {
         let mut connection = connect(target, within).await?;
-        let counted = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()",
-        )
-        .bind(APPLICATION)
-        .fetch_one(&mut connection)
-        .await;
+        let begun = Instant::now();
+        let counted = loop {
+            let counted = sqlx::query_scalar::<_, i64>(
+                "SELECT count(*) FROM pg_stat_activity
+                 WHERE datname = current_database() AND application_name = $1 AND pid <> pg_backend_pid()",
+            )
+            .bind(APPLICATION)
+            .fetch_one(&mut connection)
+            .await;
+            if counted.as_ref().is_ok_and(|users| *users > 0) && begun.elapsed() < LINGER {
+                sleep(LOOK_AGAIN).await;
+            } else {
+                break counted;
+            }
+        };
         // The answer is known; a failure to say goodbye changes nothing.
         let _ = connection.close().await;
         counted.map_err(|error| OpenError::Connect {

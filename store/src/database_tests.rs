@@ -100,7 +100,7 @@ async fn no_server_and_no_database_are_told_apart() {
 
     let missing = ConnectOptions(database.connect_options().0.database("not_there"));
     assert!(
-        Store::open(&missing, &options)
+        Store::open(&missing, &PoolOptions::default())
             .await
             .unwrap_err()
             .is_missing_database()
@@ -113,7 +113,7 @@ async fn waiting_for_a_busy_pool_ends_as_unavailable() {
     let options = PoolOptions {
         max_connections: 1,
         min_connections: 0,
-        acquire_timeout: Duration::from_millis(100),
+        acquire_timeout: Duration::from_secs(2),
         ..PoolOptions::default()
     };
     let store = Store::open(&database.connect_options(), &options).await.unwrap();
@@ -129,7 +129,7 @@ async fn a_statement_past_its_time_is_unavailable_and_a_lost_connection_is_repla
     let database = testing::database().await;
     let options = PoolOptions {
         max_connections: 1,
-        statement_timeout: Duration::from_millis(50),
+        statement_timeout: Duration::from_secs(1),
         ..PoolOptions::default()
     };
     let store = Store::open(&database.connect_options(), &options).await.unwrap();
@@ -208,8 +208,14 @@ async fn who_else_uses_a_database_is_seen() {
     };
     let store = Store::open(&target, &options).await.unwrap();
     store.ping().await.unwrap();
-    let within = std::time::Duration::from_secs(5);
+    let within = Duration::from_secs(5);
     assert_eq!(Store::other_users(&target, within).await.unwrap(), 1);
+    store.close().await;
+    assert_eq!(
+        Store::other_users(&target, within).await.unwrap(),
+        0,
+        "one that is just going is none"
+    );
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use super::*;
 async fn a_session_ends_with_its_expiry() {
     let server = Server::start().await;
     let mut client = server.v5().await;
-    assert!(!client.welcome(kept5("A", 1)).await.session_present);
+    assert!(!client.welcome(kept5("A", 100)).await.session_present);
     client.subscribe("devices/A/commands", QoS::AtLeastOnce).await;
     client.disconnect().await;
     gone(&server).await;

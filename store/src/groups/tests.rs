@@ -60,6 +60,8 @@ async fn groups_of(store: &Store, serial: &str) -> (Vec<String>, bool) {
     let mut locked = lock(store, serial).await;
     let (id, layered) = (locked.devices()[0].device_id, locked.devices()[0].layered);
     let layers = locked.group_layers(&[id]).await.unwrap();
+    // Whoever looks for devices that are due passes over one that is still locked.
+    locked.release().await.unwrap();
     (layers.into_iter().map(|layer| layer.name).collect(), layered)
 }
 

@@ -5,6 +5,8 @@ mod rollups;
 mod rollups_oracle;
 mod views;
 
+use std::sync::LazyLock;
+
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use setpoint_model::{
     Clock, DeviceId, SystemClock,
@@ -20,12 +22,11 @@ async fn device(database: &TestDatabase, serial: &str) -> DeviceId {
             "INSERT INTO devices (serial, model) VALUES ('{serial}', 'home')"
         ))
         .await;
-    database
-        .store()
-        .device_id(&serial.parse().unwrap())
-        .await
-        .unwrap()
-        .unwrap()
+    let store = database.store();
+    // The database is a copy of one that may have been made yesterday, or last month.
+    store.make_telemetry_partitions(today(), today()).await.unwrap();
+    store.make_rollup_partitions(today()).await.unwrap();
+    store.device_id(&serial.parse().unwrap()).await.unwrap().unwrap()
 }
 
 /// The ids of these metrics, recorded for the device.
@@ -47,8 +48,10 @@ fn of(id: i32, kind: Kind) -> DeviceMetric {
     }
 }
 
+/// The day on which these tests began: they may go on after midnight.
 fn today() -> NaiveDate {
-    SystemClock.now().date_naive()
+    static TODAY: LazyLock<NaiveDate> = LazyLock::new(|| SystemClock.now().date_naive());
+    *TODAY
 }
 
 /// Midnight of today and `minutes` on.
