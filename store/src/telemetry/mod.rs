@@ -20,7 +20,7 @@ pub use group::{Fleet, LatestOf, SeriesCount};
 pub use history::{History, Latest, Position, Reading};
 pub use partitions::Partition;
 pub use retention::ExpiredDevices;
-pub use rollups::{Marks, Rollup, Sweep};
+pub use rollups::{Marks, Rollup, Step, Sweep};
 pub use rows::Rows;
 pub use storage::{Storage, TableSize};
 

@@ -26,7 +26,7 @@ impl Store {
                     .into_iter()
                     .filter(|late| late.since >= marks.raw_from)
                     .collect();
-                settle(&mut transaction, &late, marks.rolled).await?;
+                settle(&mut transaction, late, marks.rolled).await?;
                 Some(count as u64)
             }
             _ => None,
@@ -118,94 +118,90 @@ fn merged(notes: Vec<Late>) -> Vec<Late> {
     merged.into_values().collect()
 }
 
-/// Computes the minutes of these notes again, and their hours as far as hours are made.
-async fn settle(connection: &mut PgConnection, late: &[Late], rolled: DateTime<Utc>) -> Result<()> {
-    let (Some(first), Some(last)) = (
-        late.iter().map(|late| late.since).min(),
-        late.iter().map(|late| late.until).max(),
-    ) else {
-        return Ok(());
-    };
-    // The planner leaves out the partitions before and behind; a note may reach to the end of its hour.
-    let hour = TimeDelta::hours(1);
-    let (first, last) = (first - hour, last + hour);
-    let devices: Vec<i64> = late.iter().map(|late| late.device_id).collect();
-    let metrics: Vec<i32> = late.iter().map(|late| late.metric_id).collect();
-    let since: Vec<DateTime<Utc>> = late.iter().map(|late| late.since).collect();
-    let until: Vec<DateTime<Utc>> = late.iter().map(|late| late.until.min(rolled)).collect();
-    sqlx::query!(
-        "WITH b AS (
-             SELECT l.device_id, l.metric_id, date_bin('1 minute', t.at, '2001-01-01T00:00:00Z') AS minute,
-                    max(t.at) AS last_at, count(*) AS samples, count(t.number) + count(t.flag) AS numbers,
-                    min(coalesce(t.number, t.flag::int)) AS min, max(coalesce(t.number, t.flag::int)) AS max,
-                    sum(least(greatest(coalesce(t.number, t.flag::int), -1e290), 1e290))
-                        FILTER (WHERE t.text IS NULL) AS sum
-             FROM unnest($1::bigint[], $2::integer[], $3::timestamptz[], $4::timestamptz[])
-                  AS l (device_id, metric_id, since, until)
+/// Computes roll-ups of these spans again from the samples. Both tables are made from them: the other minutes of a long past
+/// hour may have been dropped. Each span's samples are looked for by themselves, and its newest one once more by its key.
+macro_rules! recompute {
+    ($connection:expr, $table:tt, $width:tt, $spans:expr) => {{
+        let spans: &[Late] = $spans;
+        let (Some(first), Some(last)) = (
+            spans.iter().map(|span| span.since).min(),
+            spans.iter().map(|span| span.until).max(),
+        ) else {
+            return Ok(());
+        };
+        let devices: Vec<i64> = spans.iter().map(|span| span.device_id).collect();
+        let metrics: Vec<i32> = spans.iter().map(|span| span.metric_id).collect();
+        let since: Vec<DateTime<Utc>> = spans.iter().map(|span| span.since).collect();
+        let until: Vec<DateTime<Utc>> = spans.iter().map(|span| span.until).collect();
+        upsert!(
+            $table,
+            ["SELECT b.device_id, b.metric_id, b.bucket, b.last_at, b.samples, b.numbers, b.min, b.max, b.sum,
+                    t.number, t.flag, t.text
+             FROM (
+                 SELECT l.device_id, l.metric_id, date_bin('"
+                + $width
+                + "', t.at, '2001-01-01T00:00:00Z') AS bucket,
+                        max(t.at) AS last_at, count(*) AS samples, count(t.number) + count(t.flag) AS numbers,
+                        min(coalesce(t.number, t.flag::int)) AS min, max(coalesce(t.number, t.flag::int)) AS max,
+                        sum(least(greatest(coalesce(t.number, t.flag::int), -1e290), 1e290))
+                            FILTER (WHERE t.text IS NULL) AS sum
+                 FROM unnest($1::bigint[], $2::integer[], $3::timestamptz[], $4::timestamptz[])
+                      AS l (device_id, metric_id, since, until)
+                 CROSS JOIN LATERAL (
+                     SELECT t.at, t.number, t.flag, t.text FROM telemetry t
+                     WHERE t.device_id = l.device_id AND t.metric_id = l.metric_id AND t.at >= l.since AND t.at < l.until
+                       AND t.at >= $5 AND t.at < $6
+                     OFFSET 0) t
+                 GROUP BY l.device_id, l.metric_id, bucket) b
              CROSS JOIN LATERAL (
-                 SELECT t.at, t.number, t.flag, t.text FROM telemetry t
-                 WHERE t.device_id = l.device_id AND t.metric_id = l.metric_id AND t.at >= l.since AND t.at < l.until
+                 SELECT t.number, t.flag, t.text FROM telemetry t
+                 WHERE t.device_id = b.device_id AND t.metric_id = b.metric_id AND t.at = b.last_at
                    AND t.at >= $5 AND t.at < $6
-                 OFFSET 0) t
-             GROUP BY l.device_id, l.metric_id, minute)
-         INSERT INTO telemetry_minutes AS m (device_id, metric_id, at, last_at, samples, numbers, min, max, sum,
-                                             last_number, last_flag, last_text)
-         SELECT b.device_id, b.metric_id, b.minute, b.last_at, b.samples, b.numbers, b.min, b.max, b.sum,
-                t.number, t.flag, t.text
-         FROM b CROSS JOIN LATERAL (
-             SELECT t.number, t.flag, t.text FROM telemetry t
-             WHERE t.device_id = b.device_id AND t.metric_id = b.metric_id AND t.at = b.last_at AND t.at >= $5 AND t.at < $6
-             OFFSET 0) t
-         ON CONFLICT (device_id, metric_id, at) DO UPDATE SET
-             last_at = excluded.last_at, samples = excluded.samples, numbers = excluded.numbers, min = excluded.min,
-             max = excluded.max, sum = excluded.sum, last_number = excluded.last_number,
-             last_flag = excluded.last_flag, last_text = excluded.last_text",
-        &devices,
-        &metrics,
-        &since,
-        &until,
-        first,
-        last,
-    )
-    .execute(&mut *connection)
-    .await?;
-    // From the samples as well: the other minutes of a long past hour may have been dropped.
-    sqlx::query!(
-        "WITH b AS (
-             SELECT l.device_id, l.metric_id, l.hour,
-                    max(t.at) AS last_at, count(*) AS samples, count(t.number) + count(t.flag) AS numbers,
-                    min(coalesce(t.number, t.flag::int)) AS min, max(coalesce(t.number, t.flag::int)) AS max,
-                    sum(least(greatest(coalesce(t.number, t.flag::int), -1e290), 1e290))
-                        FILTER (WHERE t.text IS NULL) AS sum
-             FROM (SELECT device_id, metric_id, date_bin('1 hour', since, '2001-01-01T00:00:00Z') AS hour
-                   FROM unnest($1::bigint[], $2::integer[], $3::timestamptz[]) AS l (device_id, metric_id, since)) AS l
-             CROSS JOIN LATERAL (
-                 SELECT t.at, t.number, t.flag, t.text FROM telemetry t
-                 WHERE t.device_id = l.device_id AND t.metric_id = l.metric_id
-                   AND t.at >= l.hour AND t.at < l.hour + interval '1 hour' AND t.at >= $4 AND t.at < $5
-                 OFFSET 0) t
-             WHERE l.hour + interval '1 hour' <= $6
-             GROUP BY l.device_id, l.metric_id, l.hour)
-         INSERT INTO telemetry_hours AS h (device_id, metric_id, at, last_at, samples, numbers, min, max, sum,
-                                           last_number, last_flag, last_text)
-         SELECT b.device_id, b.metric_id, b.hour, b.last_at, b.samples, b.numbers, b.min, b.max, b.sum,
-                t.number, t.flag, t.text
-         FROM b CROSS JOIN LATERAL (
-             SELECT t.number, t.flag, t.text FROM telemetry t
-             WHERE t.device_id = b.device_id AND t.metric_id = b.metric_id AND t.at = b.last_at AND t.at >= $4 AND t.at < $5
-             OFFSET 0) t
-         ON CONFLICT (device_id, metric_id, at) DO UPDATE SET
-             last_at = excluded.last_at, samples = excluded.samples, numbers = excluded.numbers, min = excluded.min,
-             max = excluded.max, sum = excluded.sum, last_number = excluded.last_number,
-             last_flag = excluded.last_flag, last_text = excluded.last_text",
-        &devices,
-        &metrics,
-        &since,
-        first,
-        last,
-        rolled,
-    )
-    .execute(connection)
-    .await?;
+                 OFFSET 0) t"],
+            &devices,
+            &metrics,
+            &since,
+            &until,
+            // The planner leaves out the partitions before and behind.
+            first,
+            last,
+        )
+        .execute($connection)
+        .await?;
+    }};
+}
+
+/// Computes the minutes of these notes again, and their hours as far as hours are made.
+async fn settle(connection: &mut PgConnection, late: Vec<Late>, rolled: DateTime<Utc>) -> Result<()> {
+    let hours: Vec<Late> = late.iter().filter_map(|late| hour_of(late, rolled)).collect();
+    settle_minutes(&mut *connection, late, rolled).await?;
+    settle_hours(connection, &hours).await
+}
+
+async fn settle_minutes(
+    connection: &mut PgConnection,
+    mut minutes: Vec<Late>,
+    rolled: DateTime<Utc>,
+) -> Result<()> {
+    for late in &mut minutes {
+        late.until = late.until.min(rolled);
+    }
+    recompute!(connection, "telemetry_minutes", "1 minute", &minutes);
     Ok(())
+}
+
+async fn settle_hours(connection: &mut PgConnection, hours: &[Late]) -> Result<()> {
+    recompute!(connection, "telemetry_hours", "1 hour", hours);
+    Ok(())
+}
+
+/// All of the hour of a note; `None` while that hour is not made.
+fn hour_of(late: &Late, rolled: DateTime<Utc>) -> Option<Late> {
+    let since = late.since.duration_trunc(TimeDelta::hours(1)).ok()?;
+    let until = since + TimeDelta::hours(1);
+    (until <= rolled).then(|| Late {
+        since,
+        until,
+        ..late.clone()
+    })
 }

@@ -1,5 +1,22 @@
 //! Roll-ups by minute and hour: how they follow the samples (`migrations/0100_telemetry_rollups.sql` tells the idea).
 
+/// Writes rows of a roll-up, in the order of its columns here; a row that is there already is replaced. The table and the
+/// rows' statement are literals, so that both are checked when this is compiled.
+macro_rules! upsert {
+    ($table:tt, [$($rows:tt)*], $($bound:expr),+ $(,)?) => {
+        sqlx::query!(
+            "INSERT INTO " + $table + " AS r (device_id, metric_id, at, last_at, samples, numbers, min, max, sum,
+                                              last_number, last_flag, last_text) "
+                + $($rows)*
+                + " ON CONFLICT (device_id, metric_id, at) DO UPDATE SET
+                 last_at = excluded.last_at, samples = excluded.samples, numbers = excluded.numbers,
+                 min = excluded.min, max = excluded.max, sum = excluded.sum, last_number = excluded.last_number,
+                 last_flag = excluded.last_flag, last_text = excluded.last_text",
+            $($bound),+
+        )
+    };
+}
+
 mod late;
 mod partitions;
 mod sweep;
@@ -10,7 +27,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 use crate::{Result, Store};
 
 pub use partitions::Rollup;
-pub use sweep::Sweep;
+pub use sweep::{Step, Sweep};
 
 /// Where the roll-ups are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use setpoint_model::{
 };
 
 use super::{
-    super::{Buckets, Latest, Rollup, Rows},
+    super::{Buckets, Latest, Rollup, Rows, Step},
     at, device, metrics, number, rows, today, told,
 };
 use crate::{Store, testing::database};
@@ -17,10 +17,18 @@ async fn roll(store: &Store, minute: i64) {
 }
 
 pub(super) async fn sweep(store: &Store, minute: i64) {
+    sweep_by(store, minute, TimeDelta::minutes(97), 100_000).await;
+}
+
+/// The same in steps of this width, with at most so many minutes of series at once.
+pub(super) async fn sweep_by(store: &Store, minute: i64, width: TimeDelta, most: usize) {
     assert!(store.announce_rollups(at(minute)).await.unwrap());
     store.summarize_telemetry(at(minute)).await.unwrap();
-    while let Some(sweep) = store.sweep_rollups(TimeDelta::minutes(97)).await.unwrap() {
-        assert_eq!(sweep.more, sweep.rolled < at(minute));
+    while let Some(mut sweep) = store.begin_sweep_of(most).await.unwrap() {
+        let from = sweep.from();
+        while sweep.step(width).await.unwrap() != Step::Complete {}
+        let (rolled, more) = sweep.commit().await.unwrap();
+        assert!(rolled > from && more == (rolled < at(minute)));
     }
 }
 
@@ -198,7 +206,7 @@ async fn one_server_at_a_time_rolls_up() {
         .await
         .unwrap();
     assert!(!store.announce_rollups(at(20)).await.unwrap());
-    assert_eq!(store.sweep_rollups(TimeDelta::hours(1)).await.unwrap(), None);
+    assert!(store.begin_sweep().await.unwrap().is_none());
     assert_eq!(store.settle_late_telemetry(10).await.unwrap(), None);
     other.rollback().await.unwrap();
     assert_eq!(
@@ -206,8 +214,8 @@ async fn one_server_at_a_time_rolls_up() {
         None,
         "the sweep comes first"
     );
-    let sweep = store.sweep_rollups(TimeDelta::hours(1)).await.unwrap().unwrap();
-    assert_eq!((sweep.rolled, sweep.more), (at(10), false));
+    sweep(&store, 10).await;
+    assert_eq!(store.rollup_marks().await.unwrap().0.rolled, at(10));
 }
 
 #[tokio::test]

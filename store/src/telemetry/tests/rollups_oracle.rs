@@ -9,7 +9,7 @@ use setpoint_model::telemetry::{Aggregate, Value};
 use super::{
     super::{BucketReading, Buckets, Rows},
     at, device, metrics,
-    rollups::{at_midnight, buckets, sweep},
+    rollups::{at_midnight, buckets, sweep_by},
     today,
 };
 use crate::{Store, testing::database};
@@ -47,15 +47,17 @@ async fn paged(store: &Store, wanted: &Buckets<'_>, limit: i64) -> Vec<BucketRea
 enum Step {
     /// Samples of device, metric (a number, a boolean, a text or of any type), second of the two days.
     Write(Vec<(usize, usize, i64, i64)>),
-    /// The watermark moves on by so many minutes, and notes are worked off or not.
-    Roll(i64, bool),
+    /// The watermark moves on by so many minutes in steps of so many seconds, of at most so many minutes of series at once,
+    /// and notes are worked off or not.
+    Roll(i64, i64, usize, bool),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let sample = (0..2_usize, 0..3_usize, -40_000..40_000_i64, -8..9_i64);
     prop_oneof![
         3 => prop::collection::vec(sample, 1..30).prop_map(Step::Write),
-        2 => (1..400_i64, any::<bool>()).prop_map(|(minutes, settle)| Step::Roll(minutes, settle)),
+        2 => (1..400_i64, 7..6_000_i64, 1..9_usize, any::<bool>())
+            .prop_map(|(minutes, width, most, settle)| Step::Roll(minutes, width, most, settle)),
     ]
 }
 
@@ -128,9 +130,9 @@ proptest! {
                         }
                         store.append_telemetry(&batch).await.unwrap();
                     }
-                    Step::Roll(minutes, settle) => {
+                    Step::Roll(minutes, width, most, settle) => {
                         watermark += minutes;
-                        sweep(&store, watermark).await;
+                        sweep_by(&store, watermark, TimeDelta::seconds(*width), *most).await;
                         if *settle {
                             store.settle_late_telemetry(1_000).await.unwrap();
                         }
