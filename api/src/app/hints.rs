@@ -31,6 +31,8 @@ pub struct Hints {
     pub changes: Hint,
     /// Webhooks that may have something to be told.
     pub webhooks: Hint,
+    /// Telemetry that is to go: `tasks::purges` finds which in the database.
+    pub purges: Hint,
 }
 
 /// One task's hint: a bounded set of device ids and a bell.

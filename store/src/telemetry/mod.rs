@@ -19,6 +19,7 @@ pub use catalog::{DeviceMetric, TelemetryDevice};
 pub use group::{Fleet, LatestOf, SeriesCount};
 pub use history::{History, Latest, Position, Reading};
 pub use partitions::Partition;
+pub use removal::{Lease, Removal, Series, Turn};
 pub use retention::ExpiredDevices;
 pub use rollups::{Marks, Rollup, Step, Sweep};
 pub use rows::Rows;

@@ -1,7 +1,6 @@
-//! Partitions by UTC day: made ahead, dropped by age; and the removal of one device's rows.
+//! Partitions by UTC day: made ahead, dropped by age.
 
-use chrono::{DateTime, Days, NaiveDate, Utc};
-use setpoint_model::DeviceId;
+use chrono::{Days, NaiveDate};
 use sqlx::{AssertSqlSafe, PgPool};
 
 use crate::{Result, Store};
@@ -94,48 +93,6 @@ impl Store {
         .execute(&self.pool)
         .await?;
         Ok(deleted.rows_affected())
-    }
-
-    /// Deleted devices whose telemetry may still be there, with whether they were deleted before `settled`, so
-    /// that no sample of theirs can be under way any more. At most 100 at a time.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn purges(&self, settled: DateTime<Utc>) -> Result<Vec<(DeviceId, bool)>> {
-        let rows = sqlx::query!(
-            r#"SELECT device_id, requested_at < $1 AS "settled!" FROM purges ORDER BY requested_at LIMIT 100"#,
-            settled,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| (DeviceId(row.device_id), row.settled))
-            .collect())
-    }
-
-    /// Removes a deleted device's rows from one partition. Returns how many.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn purge_partition(&self, partition: &Partition, device_id: DeviceId) -> Result<u64> {
-        let delete = format!("DELETE FROM \"{}\" WHERE device_id = $1", partition.name);
-        let deleted = sqlx::query(AssertSqlSafe(delete))
-            .bind(device_id.0)
-            .execute(&self.pool)
-            .await?;
-        Ok(deleted.rows_affected())
-    }
-
-    /// Forgets that a device's telemetry was to be removed.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn finish_purge(&self, device_id: DeviceId) -> Result<()> {
-        sqlx::query!("DELETE FROM purges WHERE device_id = $1", device_id.0)
-            .execute(&self.pool)
-            .await?;
-        Ok(())
     }
 }
 

@@ -1,23 +1,75 @@
-//! The removal of one metric of one device.
+//! The removal of telemetry in small steps: one metric of a device, or all that deleted devices leave.
+//!
+//! A removal is a row that says what is to go. Whoever holds its lease works on it; what was done is done, and anybody can
+//! go on with the rest.
 
-use setpoint_model::{DeviceId, Serial};
-use sqlx::AssertSqlSafe;
+use std::time::Duration;
 
-use super::Partition;
+use chrono::{DateTime, NaiveDate, Utc};
+use setpoint_model::{DeviceId, Serial, telemetry::Kind};
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
+
 use crate::{
     Result, Store,
     audit::{self, NewEntry},
+    settings::parse,
 };
 
+/// A device's metric.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Series {
+    /// The device.
+    pub device_id: DeviceId,
+    /// Its serial.
+    pub serial: Serial,
+    /// The metric.
+    pub metric_id: i32,
+}
+
+/// Whose turn it is to work on a removal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// The caller's, until the lease ends.
+    Ours,
+    /// Somebody else's.
+    Theirs,
+    /// Nobody's: it is done.
+    Done,
+}
+
+/// A removal that is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removal {
+    /// What is removed.
+    pub series: Series,
+    /// Whether it was done, and what came late is left to be removed.
+    pub done: bool,
+}
+
+/// Until when a step may be taken, and what follows it: leases are taken from `now` until `until`.
+#[derive(Debug, Clone, Copy)]
+pub struct Lease {
+    /// The present time.
+    pub now: DateTime<Utc>,
+    /// Nobody else takes it before this.
+    pub until: DateTime<Utc>,
+    /// What ended before this is settled: nothing of it can be on its way any more.
+    pub settled: DateTime<Utc>,
+}
+
+/// The notes of late samples, which go with the samples.
+const NOTES: &str = "telemetry_late";
+
 impl Store {
-    /// The id of a metric that a device has sent; `None` if it never did.
+    /// The id of a metric that a device has sent, or whose removal is not long ago; `None` if it never did.
     ///
     /// # Errors
     /// When the database fails.
     pub async fn device_metric(&self, device_id: DeviceId, name: &str) -> Result<Option<i32>> {
         Ok(sqlx::query_scalar!(
-            "SELECT m.id FROM metrics m JOIN device_metrics s ON s.metric_id = m.id
-             WHERE s.device_id = $1 AND m.name = $2",
+            "SELECT m.id FROM metrics m WHERE m.name = $2
+               AND (EXISTS (SELECT FROM device_metrics s WHERE s.metric_id = m.id AND s.device_id = $1)
+                    OR EXISTS (SELECT FROM telemetry_removals r WHERE r.metric_id = m.id AND r.device_id = $1))",
             device_id.0,
             name,
         )
@@ -25,57 +77,402 @@ impl Store {
         .await?)
     }
 
-    /// Deletes at most `limit` samples of one metric of a device from one partition. Returns how many.
+    /// Notes that a metric of a device is to be removed, unless that is so already, with an entry in the audit log; and takes
+    /// the lease of it if nobody has it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Reference`] when the device is gone.
+    pub async fn begin_removal(&self, series: &Series, lease: Lease, entry: &NewEntry) -> Result<Turn> {
+        let mut transaction = self.pool.begin().await?;
+        let turn = begin(&mut transaction, series, lease, entry).await;
+        end(transaction, turn).await
+    }
+
+    /// Takes the leases of at most `limit` removals of metrics that are due: those that are not done, and those that are and
+    /// are settled.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn delete_metric_samples(
+    pub async fn due_removals(&self, lease: Lease, limit: i64) -> Result<Vec<Removal>> {
+        let rows = sqlx::query!(
+            r#"WITH due AS (
+                   SELECT device_id, metric_id FROM telemetry_removals
+                   WHERE next_at <= $1 AND (done_at IS NULL OR done_at < $3)
+                   ORDER BY next_at LIMIT $4 FOR UPDATE SKIP LOCKED)
+               UPDATE telemetry_removals r SET next_at = $2 FROM due, devices d
+               WHERE r.device_id = due.device_id AND r.metric_id = due.metric_id AND d.id = r.device_id
+               RETURNING r.device_id, r.metric_id, d.serial, r.done_at IS NOT NULL AS "done!""#,
+            lease.now,
+            lease.until,
+            lease.settled,
+            limit,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let removal = |serial: &str, device_id, metric_id, done| {
+            Ok(Removal {
+                series: Series {
+                    device_id: DeviceId(device_id),
+                    serial: parse::<Serial>(serial)?,
+                    metric_id,
+                },
+                done,
+            })
+        };
+        rows.into_iter()
+            .map(|row| removal(&row.serial, row.device_id, row.metric_id, row.done))
+            .collect()
+    }
+
+    /// Gives the lease of a removal back: anybody may go on.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn release_removal(&self, series: &Series, at: DateTime<Utc>) -> Result<()> {
+        sqlx::query!(
+            "UPDATE telemetry_removals SET next_at = $3 WHERE device_id = $1 AND metric_id = $2",
+            series.device_id.0,
+            series.metric_id,
+            at,
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// All tables where telemetry is: of samples first, then of roll-ups and of notes. `true` for samples.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn all_telemetry_tables(&self) -> Result<Vec<(String, bool)>> {
+        let samples = self.telemetry_partitions().await?.len();
+        let tables = self
+            .telemetry_tables(DateTime::<Utc>::MIN_UTC, NaiveDate::MAX)
+            .await?
+            .into_iter()
+            .chain([NOTES.to_owned()]);
+        Ok(tables
+            .enumerate()
+            .map(|(index, table)| (table, index < samples))
+            .collect())
+    }
+
+    /// Deletes at most `limit` rows of these devices, of one metric or of all, from one of [`Self::all_telemetry_tables`].
+    /// Returns how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn delete_telemetry_rows(
         &self,
-        partition: &Partition,
-        device_id: DeviceId,
-        metric_id: i32,
+        table: &str,
+        devices: &[DeviceId],
+        metric_id: Option<i32>,
         limit: i64,
     ) -> Result<u64> {
-        let name = &partition.name;
+        let ids: Vec<i64> = devices.iter().map(|device| device.0).collect();
+        let metric = metric_id.map_or(String::new(), |id| format!(" AND metric_id = {id}"));
         let delete = format!(
-            "DELETE FROM \"{name}\" WHERE ctid = ANY(ARRAY(
-                 SELECT ctid FROM \"{name}\" WHERE device_id = $1 AND metric_id = $2 LIMIT $3))"
+            "DELETE FROM \"{table}\" WHERE ctid = ANY(ARRAY(
+                 SELECT ctid FROM \"{table}\" WHERE device_id = ANY($1){metric} LIMIT $2))"
         );
         let deleted = sqlx::query(AssertSqlSafe(delete))
-            .bind(device_id.0)
-            .bind(metric_id)
+            // Few of the many texts come again.
+            .persistent(false)
+            .bind(ids)
             .bind(limit)
             .execute(&self.pool)
             .await?;
         Ok(deleted.rows_affected())
     }
 
-    /// Adds an entry to the audit log, and with `forget` has the device never have sent the metric: the next sample
-    /// decides of which type it is. The other servers are told.
+    /// Completes a removal whose rows were deleted: has the device never have sent the metric, so that its next sample decides
+    /// of which type it is, and tells the other servers. What has come meanwhile stays, as a whole: its roll-ups are made
+    /// anew. Returns whether it is done; `false` when the roll-ups were at work for longer than `patience`.
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn finish_metric_removal(
+    pub async fn finish_removal(
         &self,
-        (device_id, serial): (DeviceId, &Serial),
-        metric_id: i32,
-        forget: bool,
-        entry: &NewEntry,
-    ) -> Result<()> {
+        series: &Series,
+        at: DateTime<Utc>,
+        patience: Duration,
+    ) -> Result<bool> {
         let mut transaction = self.pool.begin().await?;
-        if forget {
-            sqlx::query!(
-                r#"WITH gone AS (DELETE FROM device_metrics WHERE device_id = $1 AND metric_id = $2 RETURNING 1)
-                   SELECT tell_servers('device', $3) IS NULL AS "told!" FROM gone"#,
-                device_id.0,
-                metric_id,
-                serial.as_str(),
-            )
-            .fetch_optional(&mut *transaction)
+        sqlx::query("SELECT set_config('lock_timeout', $1, true)")
+            .bind(format!("{}ms", patience.as_millis().max(1)))
+            .execute(&mut *transaction)
             .await?;
+        match hold(&mut transaction).await {
+            Ok(()) => {
+                let finished = finish(&mut transaction, series, at).await;
+                end(transaction, finished).await?;
+                Ok(true)
+            }
+            held => {
+                let _ = transaction.rollback().await;
+                held.or_else(|error| {
+                    if error.is_unavailable() {
+                        Ok(())
+                    } else {
+                        Err(error)
+                    }
+                })?;
+                Ok(false)
+            }
         }
-        audit::write(&mut transaction, entry).await?;
-        transaction.commit().await?;
+    }
+
+    /// Removes what was on its way to a commit when its metric was removed, at most `limit` samples of a partition: all of it,
+    /// or what is of another type than the metric has by now. Returns how many.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn remove_strays(&self, table: &str, series: &Series, limit: i64) -> Result<u64> {
+        let mut transaction = self.pool.begin().await?;
+        let removed = strays(&mut transaction, table, series, limit).await;
+        end(transaction, removed).await
+    }
+
+    /// Forgets a removal that is settled.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn forget_removal(&self, series: &Series) -> Result<()> {
+        sqlx::query!(
+            "DELETE FROM telemetry_removals WHERE device_id = $1 AND metric_id = $2 AND done_at IS NOT NULL",
+            series.device_id.0,
+            series.metric_id,
+        )
+        .execute(&self.pool)
+        .await?;
         Ok(())
     }
+
+    /// Takes the leases of deleted devices whose telemetry may still be there, at most 100, with whether that is settled.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn due_purges(&self, lease: Lease) -> Result<Vec<(DeviceId, bool)>> {
+        let rows = sqlx::query!(
+            r#"WITH due AS (
+                   SELECT device_id FROM purges WHERE next_at <= $1 ORDER BY next_at, requested_at LIMIT 100
+                   FOR UPDATE SKIP LOCKED)
+               UPDATE purges p SET next_at = $2 FROM due WHERE p.device_id = due.device_id
+               RETURNING p.device_id, p.requested_at < $3 AS "settled!""#,
+            lease.now,
+            lease.until,
+            lease.settled,
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (DeviceId(row.device_id), row.settled))
+            .collect())
+    }
+
+    /// Gives the leases of purges back: they are due again at this time.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn release_purges(&self, devices: &[DeviceId], at: DateTime<Utc>) -> Result<()> {
+        let ids: Vec<i64> = devices.iter().map(|device| device.0).collect();
+        sqlx::query!(
+            "UPDATE purges SET next_at = $2 WHERE device_id = ANY($1)",
+            &ids,
+            at
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// Forgets that a device's telemetry was to be removed, with the last roll-ups that were under way.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn finish_purge(&self, device_id: DeviceId) -> Result<()> {
+        let mut transaction = self.pool.begin().await?;
+        let finished = async {
+            hold(&mut transaction).await?;
+            delete_rollups(&mut transaction, device_id.0, None).await?;
+            sqlx::query!("DELETE FROM purges WHERE device_id = $1", device_id.0)
+                .execute(&mut *transaction)
+                .await?;
+            Ok(())
+        };
+        let finished = finished.await;
+        end(transaction, finished).await
+    }
+}
+
+/// Commits, or takes back at once rather than when the connection is next used.
+async fn end<T>(transaction: Transaction<'_, Postgres>, outcome: Result<T>) -> Result<T> {
+    match outcome {
+        Ok(value) => {
+            transaction.commit().await?;
+            Ok(value)
+        }
+        Err(error) => {
+            // Without a connection it is taken back by the server.
+            let _ = transaction.rollback().await;
+            Err(error)
+        }
+    }
+}
+
+/// Waits for who is at work on the roll-ups, and may have read the samples before they went.
+async fn hold(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query!("SELECT rolled FROM telemetry_rollup FOR UPDATE")
+        .fetch_one(connection)
+        .await?;
+    Ok(())
+}
+
+async fn begin(
+    connection: &mut PgConnection,
+    series: &Series,
+    lease: Lease,
+    entry: &NewEntry,
+) -> Result<Turn> {
+    let known = sqlx::query!(
+        r#"SELECT r.next_at <= $3 AS "free!", r.done_at IS NOT NULL AS "done!",
+                  EXISTS (SELECT FROM device_metrics s WHERE s.device_id = $1 AND s.metric_id = $2) AS "sent!"
+           FROM telemetry_removals r WHERE r.device_id = $1 AND r.metric_id = $2 FOR UPDATE OF r"#,
+        series.device_id.0,
+        series.metric_id,
+        lease.now,
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    match &known {
+        Some(known) if known.done && !known.sent => return Ok(Turn::Done),
+        Some(known) if !known.done && !known.free => return Ok(Turn::Theirs),
+        Some(known) if !known.done => {}
+        _ => audit::write(&mut *connection, entry).await?,
+    }
+    sqlx::query!(
+        "INSERT INTO telemetry_removals AS r (device_id, metric_id, requested_at, next_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (device_id, metric_id) DO UPDATE
+         SET next_at = excluded.next_at, done_at = NULL,
+             requested_at = CASE WHEN r.done_at IS NULL THEN r.requested_at ELSE excluded.requested_at END",
+        series.device_id.0,
+        series.metric_id,
+        lease.now,
+        lease.until,
+    )
+    .execute(connection)
+    .await?;
+    Ok(Turn::Ours)
+}
+
+/// Deletes roll-ups and notes that are few: what was made since the steps before.
+async fn delete_rollups(connection: &mut PgConnection, device_id: i64, metric_id: Option<i32>) -> Result<()> {
+    sqlx::query!(
+        "DELETE FROM telemetry_late WHERE device_id = $1 AND ($2::integer IS NULL OR metric_id = $2)",
+        device_id,
+        metric_id,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM telemetry_minutes WHERE device_id = $1 AND ($2::integer IS NULL OR metric_id = $2)",
+        device_id,
+        metric_id,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "DELETE FROM telemetry_hours WHERE device_id = $1 AND ($2::integer IS NULL OR metric_id = $2)",
+        device_id,
+        metric_id,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn finish(connection: &mut PgConnection, series: &Series, at: DateTime<Utc>) -> Result<()> {
+    let (device_id, metric_id) = (series.device_id.0, series.metric_id);
+    delete_rollups(&mut *connection, device_id, Some(metric_id)).await?;
+    sqlx::query!(
+        "INSERT INTO telemetry_late (device_id, metric_id, since, until)
+         SELECT $1, $2, hour, hour + interval '1 hour'
+         FROM (SELECT DISTINCT date_bin('1 hour', at, '2001-01-01T00:00:00Z') AS hour
+               FROM telemetry WHERE device_id = $1 AND metric_id = $2) AS hours",
+        device_id,
+        metric_id,
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        r#"WITH gone AS (DELETE FROM device_metrics WHERE device_id = $1 AND metric_id = $2 RETURNING 1),
+                done AS (UPDATE telemetry_removals SET done_at = $4, next_at = $4
+                         WHERE device_id = $1 AND metric_id = $2)
+           SELECT tell_servers('device', $3) IS NULL AS "told!" FROM gone"#,
+        device_id,
+        metric_id,
+        series.serial.as_str(),
+        at,
+    )
+    .fetch_optional(connection)
+    .await?;
+    Ok(())
+}
+
+async fn strays(connection: &mut PgConnection, table: &str, series: &Series, limit: i64) -> Result<u64> {
+    let (device_id, metric_id) = (series.device_id.0, series.metric_id);
+    let kind = sqlx::query_scalar!(
+        "SELECT type FROM device_metrics WHERE device_id = $1 AND metric_id = $2",
+        device_id,
+        metric_id,
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let kind = kind.flatten().map(|kind| parse::<Kind>(&kind)).transpose()?;
+    let other = match kind {
+        None => "true",
+        Some(Kind::Number) => "number IS NULL",
+        Some(Kind::Boolean) => "flag IS NULL",
+        Some(Kind::String) => "text IS NULL",
+    };
+    let delete = format!(
+        "DELETE FROM \"{table}\" WHERE ctid = ANY(ARRAY(
+             SELECT ctid FROM \"{table}\" WHERE device_id = $1 AND metric_id = $2 AND {other} LIMIT $3))
+         RETURNING date_bin('1 hour', at, '2001-01-01T00:00:00Z')"
+    );
+    let mut hours: Vec<DateTime<Utc>> = sqlx::query_scalar(AssertSqlSafe(delete))
+        .persistent(false)
+        .bind(device_id)
+        .bind(metric_id)
+        .bind(limit)
+        .fetch_all(&mut *connection)
+        .await?;
+    let gone = hours.len() as u64;
+    hours.sort_unstable();
+    hours.dedup();
+    if hours.is_empty() {
+        return Ok(0);
+    }
+    // Their roll-ups are made anew from what is left, which may be nothing.
+    hold(&mut *connection).await?;
+    let (first, last) = (hours.first().copied(), hours.last().copied());
+    sqlx::query!(
+        "WITH minutes AS (
+             DELETE FROM telemetry_minutes WHERE device_id = $1 AND metric_id = $2
+             AND at >= $4 AND at < $5::timestamptz + interval '1 hour'
+             AND date_bin('1 hour', at, '2001-01-01T00:00:00Z') = ANY($3)),
+         hours AS (
+             DELETE FROM telemetry_hours WHERE device_id = $1 AND metric_id = $2 AND at >= $4 AND at <= $5 AND at = ANY($3))
+         INSERT INTO telemetry_late (device_id, metric_id, since, until)
+         SELECT $1, $2, hour, hour + interval '1 hour' FROM unnest($3::timestamptz[]) AS hour",
+        device_id,
+        metric_id,
+        &hours,
+        first,
+        last,
+    )
+    .execute(connection)
+    .await?;
+    Ok(gone)
 }

@@ -1,6 +1,7 @@
 mod append;
 mod history;
 mod partitions;
+mod removal;
 mod rollups;
 mod rollups_oracle;
 mod views;

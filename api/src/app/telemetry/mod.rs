@@ -11,7 +11,7 @@ mod metrics;
 mod picture;
 mod queue;
 mod read;
-mod removal;
+pub(crate) mod removal;
 
 use setpoint_model::{DeviceId, Serial};
 use setpoint_store::telemetry::{Latest, Reading};

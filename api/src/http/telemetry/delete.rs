@@ -30,13 +30,13 @@ struct Deleted {
     /// Samples deleted by this request.
     #[schema(example = 86400)]
     deleted: u64,
-    /// Whether nothing is left; otherwise make the same request again.
+    /// Whether nothing is left; otherwise it goes on in the background, and the same request tells how far that is.
     done: bool,
 }
 
 /// Deletes every sample of one metric of a device, and frees its type: the next sample decides.
 ///
-/// With very many samples one request may not be enough: then `done` is false.
+/// With very many samples one request is not enough: then `done` is false, and the rest goes on in the background.
 #[utoipa::path(
     delete, path = "/devices/{serial}/telemetry", tag = "telemetry",
     security(("bearer" = ["telemetry:write"])),

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
-use setpoint_model::DeviceId;
 use sqlx::PgConnection;
 
 use super::{Late, claim};
@@ -33,55 +32,6 @@ impl Store {
         };
         transaction.commit().await?;
         Ok(settled)
-    }
-
-    /// Removes a deleted device's roll-ups, or those of one of a device's metrics, and its notes. Returns how many
-    /// roll-ups. To be called after its samples were removed: nothing brings them back then.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn remove_rollups(&self, device_id: DeviceId, metric_id: Option<i32>) -> Result<u64> {
-        let mut transaction = self.pool.begin().await?;
-        // Waits for who is at work on the roll-ups, and may have read the samples before they went.
-        sqlx::query!("SELECT rolled FROM telemetry_rollup FOR UPDATE")
-            .fetch_one(&mut *transaction)
-            .await?;
-        sqlx::query!(
-            "DELETE FROM telemetry_late WHERE device_id = $1 AND ($2::integer IS NULL OR metric_id = $2)",
-            device_id.0,
-            metric_id,
-        )
-        .execute(&mut *transaction)
-        .await?;
-        let minutes = sqlx::query!(
-            "DELETE FROM telemetry_minutes WHERE device_id = $1 AND ($2::integer IS NULL OR metric_id = $2)",
-            device_id.0,
-            metric_id,
-        )
-        .execute(&mut *transaction)
-        .await?;
-        let hours = sqlx::query!(
-            "DELETE FROM telemetry_hours WHERE device_id = $1 AND ($2::integer IS NULL OR metric_id = $2)",
-            device_id.0,
-            metric_id,
-        )
-        .execute(&mut *transaction)
-        .await?;
-        // A metric goes on: what has come meanwhile is rolled up anew.
-        if let Some(metric_id) = metric_id {
-            sqlx::query!(
-                "INSERT INTO telemetry_late (device_id, metric_id, since, until)
-                 SELECT $1, $2, hour, hour + interval '1 hour'
-                 FROM (SELECT DISTINCT date_bin('1 hour', at, '2001-01-01T00:00:00Z') AS hour
-                       FROM telemetry WHERE device_id = $1 AND metric_id = $2) AS hours",
-                device_id.0,
-                metric_id,
-            )
-            .execute(&mut *transaction)
-            .await?;
-        }
-        transaction.commit().await?;
-        Ok(minutes.rows_affected() + hours.rows_affected())
     }
 }
 

@@ -1,7 +1,10 @@
 use chrono::{Days, TimeDelta};
 use setpoint_model::{Clock, SystemClock};
 
-use super::{super::History, at, device, history, metrics, number, rows, today, told};
+use super::{
+    super::{History, Lease},
+    at, device, history, metrics, number, rows, today, told,
+};
 use crate::{Error, testing::database};
 
 #[tokio::test]
@@ -129,21 +132,33 @@ async fn a_purge_takes_one_devices_rows_out_of_every_partition() {
         .await;
 
     let now = SystemClock.now();
-    assert_eq!(
-        store.purges(now - TimeDelta::hours(1)).await.unwrap(),
-        [(gone, false)]
-    );
-    assert_eq!(
-        store.purges(now + TimeDelta::hours(1)).await.unwrap(),
-        [(gone, true)]
-    );
+    let lease = |settled: TimeDelta| Lease {
+        now,
+        until: now + TimeDelta::minutes(1),
+        settled: now + settled,
+    };
+    let before = lease(TimeDelta::hours(-1));
+    assert_eq!(store.due_purges(before).await.unwrap(), [(gone, false)]);
+    assert_eq!(store.due_purges(before).await.unwrap(), [], "somebody is at it");
+    store.release_purges(&[gone], now).await.unwrap();
+    let after = lease(TimeDelta::hours(1));
+    assert_eq!(store.due_purges(after).await.unwrap(), [(gone, true)]);
     let mut removed = 0;
-    for partition in store.telemetry_partitions().await.unwrap() {
-        removed += store.purge_partition(&partition, gone).await.unwrap();
+    for (table, _) in store.all_telemetry_tables().await.unwrap() {
+        let mut step = 1;
+        while step > 0 {
+            step = store
+                .delete_telemetry_rows(&table, &[gone], None, 1)
+                .await
+                .unwrap();
+            assert!(step <= 1);
+            removed += step;
+        }
     }
-    assert_eq!(removed, 3);
+    assert_eq!(removed, 4, "three samples and a note of one that was late");
     store.finish_purge(gone).await.unwrap();
-    assert_eq!(store.purges(now).await.unwrap(), []);
+    store.release_purges(&[gone], now).await.unwrap();
+    assert_eq!(store.due_purges(after).await.unwrap(), []);
     let all = History {
         to: at(3 * 1440),
         ..history(stays)

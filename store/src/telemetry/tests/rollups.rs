@@ -219,38 +219,6 @@ async fn one_server_at_a_time_rolls_up() {
 }
 
 #[tokio::test]
-async fn removal_leaves_nothing_of_a_device_or_metric() {
-    let database = database().await;
-    at_midnight(&database).await;
-    let store = database.store();
-    let (one, other) = (device(&database, "A").await, device(&database, "B").await);
-    let ids = metrics(&store, one, &["a", "b"]).await;
-    metrics(&store, other, &["a"]).await;
-    for (device, metric) in [(one, ids[0]), (one, ids[1]), (other, ids[0])] {
-        store
-            .append_telemetry(&rows(
-                device,
-                metric,
-                &[(at(1), number(1.0)), (at(-5), number(1.0))],
-            ))
-            .await
-            .unwrap();
-    }
-    sweep(&store, 60).await;
-    let left = async || -> Vec<(i64, i32)> {
-        let sql = "SELECT device_id, metric_id FROM telemetry_minutes UNION ALL SELECT device_id, metric_id FROM telemetry_hours
-                   UNION ALL SELECT device_id, metric_id FROM telemetry_late ORDER BY 1, 2";
-        sqlx::query_as(sql).fetch_all(database.pool()).await.unwrap()
-    };
-    database.execute("DELETE FROM telemetry").await;
-    let three = |device: DeviceId, metric| vec![(device.0, metric); 3];
-    assert_eq!(store.remove_rollups(one, Some(ids[1])).await.unwrap(), 2);
-    assert_eq!(left().await, [three(one, ids[0]), three(other, ids[0])].concat());
-    assert_eq!(store.remove_rollups(one, None).await.unwrap(), 2);
-    assert_eq!(left().await, three(other, ids[0]));
-}
-
-#[tokio::test]
 async fn old_roll_ups_go_and_the_samples_answer_for_them() {
     let database = database().await;
     let store = database.store();
