@@ -36,6 +36,10 @@ const MOST_NOTES: i64 = 500;
 const QUICK: Duration = Duration::from_millis(30);
 const SLOW: Duration = Duration::from_millis(100);
 
+/// More than a sample takes: where samples took longer, most of the time went into looking through others, which came out of
+/// order of time. Shorter steps would look through them all the more often.
+const SAMPLE: Duration = Duration::from_micros(10);
+
 /// After a step it rests this many times as long as the step took, as long as it is no more than a minute behind...
 const PATIENCE: f64 = 2.0;
 /// ...and less the further it is behind, down to this.
@@ -126,7 +130,7 @@ async fn drive(sweep: &mut Sweep, width: &mut TimeDelta, behind: TimeDelta) -> R
         let step = sweep.step(*width).await?;
         let took = begun.elapsed();
         match step {
-            Step::Read(_, read) => *width = next_width(*width, read, took),
+            Step::Read(samples, read) => *width = next_width(*width, read, samples, took),
             Step::Written => {}
             Step::Complete => return Ok(()),
         }
@@ -154,9 +158,12 @@ fn next_size(took: Duration) -> Ordering {
 }
 
 /// The width of the step after one that was `read` wide, shorter than `width` at the end of what there was to read.
-fn next_width(width: TimeDelta, read: TimeDelta, took: Duration) -> TimeDelta {
+fn next_width(width: TimeDelta, read: TimeDelta, samples: i64, took: Duration) -> TimeDelta {
+    let worth = SAMPLE.saturating_mul(u32::try_from(samples).unwrap_or(u32::MAX));
     let next = match next_size(took) {
         Ordering::Greater => width * 2,
+        // It took so long to find them, and would again.
+        Ordering::Less if worth < took => width * 2,
         Ordering::Less => read / 2,
         Ordering::Equal => width,
     };
@@ -187,19 +194,20 @@ mod tests {
     #[test]
     fn steps_follow_the_time_they_take() {
         let seconds = TimeDelta::seconds;
-        for (width, read, took, next) in [
-            (10, 10, millis(1), 20),
-            (10, 10, millis(50), 10),
-            (15, 10, millis(101), 5),
-            (3_000, 60, millis(1), 3_600),
+        for (width, read, samples, took, next) in [
+            (10, 10, 100, millis(1), 20),
+            (10, 10, 100, millis(50), 10),
+            (15, 10, 100_000, millis(101), 5),
+            (15, 10, 10_000, millis(101), 30),
+            (3_000, 60, 0, millis(1), 3_600),
         ] {
             assert_eq!(
-                next_width(seconds(width), seconds(read), took),
+                next_width(seconds(width), seconds(read), samples, took),
                 seconds(next),
-                "{width}"
+                "{width} {samples}"
             );
         }
-        let shortest = next_width(seconds(1), TimeDelta::milliseconds(700), millis(5_000));
+        let shortest = next_width(seconds(1), TimeDelta::milliseconds(700), 1_000_000, millis(5_000));
         assert_eq!(shortest, SHORTEST_WIDTH);
     }
 

@@ -108,6 +108,12 @@ impl EmbeddedConfig {
             ("jit", "off"),
             // A query over years of telemetry holds a lock on each of its partitions and their indexes.
             ("max_locks_per_transaction", "512"),
+            // After each checkpoint every page that is touched again goes to the log as a whole, which includes those that
+            // roll-ups read for the first time minutes later, and a checkpoint competes with commits for the disk. Rarer
+            // ones (the defaults are 5 minutes and 1 GB) cost disk, and a longer replay after a crash: some ten seconds
+            // at most.
+            ("checkpoint_timeout", "15min"),
+            ("max_wal_size", "2GB"),
             ("timezone", "UTC"),
             ("log_timezone", "UTC"),
         ]

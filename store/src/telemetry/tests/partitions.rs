@@ -3,7 +3,7 @@ use setpoint_model::{Clock, SystemClock};
 
 use super::{
     super::{History, Lease},
-    at, device, history, metrics, number, rows, today, told,
+    at, device, history, metrics, number, rollups, rows, today, told,
 };
 use crate::{Error, testing::database};
 
@@ -110,6 +110,7 @@ async fn an_interrupted_drop_is_completed() {
 async fn a_purge_takes_one_devices_rows_out_of_every_partition() {
     let database = database().await;
     let store = database.store();
+    rollups::at_midnight(&database).await;
     let (gone, stays) = (device(&database, "A").await, device(&database, "B").await);
     let metric = metrics(&store, stays, &["m"]).await[0];
     store
