@@ -256,7 +256,7 @@ mod tests {
             (framed, connect)
         };
         let both = async { tokio::join!(server, Wire::connect(addr, &login, true, 60)) };
-        let ((framed, connect), wire) = timeout(Duration::from_secs(10), both).await.unwrap();
+        let ((framed, connect), wire) = timeout(Duration::from_secs(60), both).await.unwrap();
         (framed, connect, wire)
     }
 
@@ -292,7 +292,7 @@ mod tests {
             .queue_publish("devices/A/telemetry".into(), large.clone(), false)
             .unwrap();
         let both = async { tokio::join!(wire.flush(), server.next()) };
-        let (flushed, heard) = timeout(Duration::from_secs(10), both).await.unwrap();
+        let (flushed, heard) = timeout(Duration::from_secs(60), both).await.unwrap();
         flushed.unwrap();
         let Packet::Publish(publish) = heard.unwrap().unwrap().0 else {
             panic!("no PUBLISH")
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!((wire.inbox.capacity(), wire.outbox.capacity()), (0, 0));
 
         drop(server);
-        let ended = timeout(Duration::from_secs(10), wire.next()).await.unwrap();
+        let ended = timeout(Duration::from_secs(60), wire.next()).await.unwrap();
         assert!(matches!(ended, Err(WireError::Closed)), "{ended:?}");
     }
 }

@@ -186,7 +186,7 @@ async fn a_stop_during_the_pause_before_a_restart_ends_at_once() {
     while embedded.pid() == pid {
         sleep(Duration::from_millis(1)).await;
     }
-    timeout(Duration::from_secs(15), embedded.stop()).await.unwrap();
+    timeout(Duration::from_secs(60), embedded.stop()).await.unwrap();
     let embedded = start(config(dir.path())).await.unwrap();
     open(&embedded).await.close().await;
     embedded.stop().await;
