@@ -113,11 +113,19 @@ impl Core {
         }
     }
 
-    /// Takes back all subscriptions of an operator's session that is over.
+    /// Takes back all subscriptions of an operator's session that is over. What others share with it goes to them.
     pub(crate) fn forget_operator(&self, session: &Session) {
         let subscriptions = std::mem::take(&mut session.lock().subscriptions);
         for subscription in subscriptions {
             self.unsubscribe(session.id, &subscription.filter);
+        }
+        let rest = session.lock().take_shared();
+        for delivery in rest {
+            let message = &delivery.message;
+            if let Some(shared) = &delivery.shared {
+                self.shard(&message.topic.serial)
+                    .pass_on(message, shared, &self.config, &self.metrics);
+            }
         }
     }
 

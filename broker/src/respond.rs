@@ -76,6 +76,7 @@ impl Handle {
             message: Arc::new(message),
             retain: false,
             ids,
+            shared: None,
         };
         session.offer(delivery, &self.core.config, &self.core.metrics);
         true

@@ -8,6 +8,7 @@
 )]
 
 mod basics;
+mod greeting;
 mod hostile;
 mod limits;
 mod ordinary;

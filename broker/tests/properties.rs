@@ -89,7 +89,7 @@ async fn a_message_too_large_for_its_receiver_is_dropped() {
     );
     // However small the packets a client takes, it gets its acknowledgements.
     let mut small = server.v5().await;
-    let max_packet_size = NonZeroU32::new(10);
+    let max_packet_size = NonZeroU32::new(16);
     small
         .welcome(v5::Connect {
             max_packet_size,
@@ -210,4 +210,95 @@ async fn a_client_that_allows_aliases_is_sent_them() {
             alias
         );
     }
+}
+
+#[tokio::test]
+async fn a_message_that_expires_at_once_is_for_who_is_there() {
+    let server = Server::start().await;
+    let mut watcher = server.operator5("watcher").await;
+    watcher.subscribe("devices/A/telemetry", QoS::AtLeastOnce).await;
+    let mut device = server.device5("A").await;
+    // PUBLISH with QoS 1 and a message expiry interval of 0.
+    device
+        .raw(b"\x32\x1E\0\x13devices/A/telemetry\0\x01\x05\x02\0\0\0\0x")
+        .await;
+    let v5::Packet::PublishAck(ack) = device.recv().await else {
+        panic!()
+    };
+    assert_eq!(u8::from(ack.reason_code), 0);
+    assert_eq!(text(&watcher.message().await.payload), "x");
+}
+
+#[tokio::test]
+async fn an_answer_larger_than_the_client_takes_ends_the_session() {
+    let server = Server::start().await;
+    let mut operator = server.v5().await;
+    operator
+        .welcome(v5::Connect {
+            max_packet_size: 20.try_into().ok(),
+            ..operator5("small")
+        })
+        .await;
+    let filters: Vec<String> = (0..14).map(|n| format!("devices/{n}/presence")).collect();
+    operator
+        .send(v5::Packet::Subscribe(v5::Subscribe {
+            packet_id: crate::support::id(1),
+            id: None,
+            user_properties: Vec::new(),
+            topic_filters: filters
+                .iter()
+                .map(|filter| {
+                    (
+                        filter.as_str().into(),
+                        crate::support::subscription(QoS::AtMostOnce),
+                    )
+                })
+                .chain([(
+                    "devices/x/presence".into(),
+                    crate::support::subscription(QoS::AtMostOnce),
+                )])
+                .collect(),
+        }))
+        .await;
+    // 2 of fixed header, 2 of packet id, no properties, 15 codes: as large as it takes.
+    assert!(matches!(operator.recv().await, v5::Packet::SubscribeAck(ack) if ack.status.len() == 15));
+    operator
+        .send(v5::Packet::Unsubscribe(v5::Unsubscribe {
+            packet_id: crate::support::id(2),
+            user_properties: Vec::new(),
+            topic_filters: (0..16).map(|n| format!("devices/{n}/presence").into()).collect(),
+        }))
+        .await;
+    assert_eq!(operator.disconnected().await, 0x95);
+}
+
+#[tokio::test]
+async fn a_refused_message_has_no_receipt_and_comes_again() {
+    let server = Server::start().await;
+    let connect = || v5::Connect {
+        clean_start: false,
+        session_expiry_interval_secs: 60,
+        ..connect5("A")
+    };
+    let mut device = server.v5().await;
+    device.welcome(connect()).await;
+    device.subscribe("devices/A/settings", QoS::AtLeastOnce).await;
+    for version in 1..=2 {
+        server.settings("A", version).await;
+        let refused = device.unacknowledged().await;
+        device
+            .send(v5::Packet::PublishAck(v5::PublishAck {
+                packet_id: refused.packet_id.unwrap(),
+                reason_code: v5::PublishAckReason::QuotaExceeded,
+                ..Default::default()
+            }))
+            .await;
+        device.silent().await;
+    }
+    assert_eq!(server.handle.sessions()[0].in_flight, 0);
+    device.disconnect().await;
+    let mut device = server.v5().await;
+    assert!(device.welcome(connect()).await.session_present);
+    device.message().await;
+    assert_eq!(server.backend.next_delivered().await.1, 2);
 }

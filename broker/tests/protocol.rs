@@ -51,7 +51,7 @@ async fn a_breach_in_5_0_is_told_its_reason() {
         ),
         ("packet id 0", &[0x32, 6, 0, 1, b'a', 0, 0, 0], 0x81),
         ("a topic longer than the packet", &[0x30, 3, 0, 9, b'a'], 0x81),
-        ("topic alias 0", &[0x30, 7, 0, 1, b'a', 3, 0x23, 0, 0], 0x81),
+        ("topic alias 0", &[0x30, 7, 0, 1, b'a', 3, 0x23, 0, 0], 0x94),
         (
             "a topic alias over the maximum",
             &[0x30, 7, 0, 1, b'a', 3, 0x23, 0, 17],
@@ -75,7 +75,47 @@ async fn a_breach_in_5_0_is_told_its_reason() {
         (
             "a property twice",
             &[0x30, 8, 0, 1, b'a', 4, 0x01, 1, 0x01, 1],
+            0x82,
+        ),
+        (
+            "a payload format that does not exist",
+            &[0x30, 6, 0, 1, b'a', 2, 0x01, 2],
+            0x82,
+        ),
+        (
+            "a user property with U+0000",
+            &[0x30, 11, 0, 1, b'a', 7, 0x26, 0, 1, 0, 0, 1, b'x'],
             0x81,
+        ),
+        (
+            "a remaining length that is longer than it must be",
+            &[0xC0, 0x80, 0],
+            0x81,
+        ),
+        (
+            "a property length that is longer than it must be",
+            &[0x30, 5, 0, 1, b'a', 0x80, 0],
+            0x81,
+        ),
+        (
+            "properties longer than the packet",
+            &[0x30, 5, 0, 1, b'a', 9, 0x01],
+            0x81,
+        ),
+        (
+            "a reason of PUBACK with U+0000",
+            &[0x40, 8, 0, 1, 0, 4, 0x1F, 0, 1, 0],
+            0x81,
+        ),
+        (
+            "two reasons of PUBACK",
+            &[0x40, 12, 0, 1, 0, 8, 0x1F, 0, 1, b'a', 0x1F, 0, 1, b'b'],
+            0x82,
+        ),
+        (
+            "two session expiries in DISCONNECT",
+            &[0xE0, 12, 0, 10, 0x11, 0, 0, 0, 0, 0x11, 0, 0, 0, 0],
+            0x82,
         ),
         (
             "a wildcard in a response topic",
@@ -89,11 +129,18 @@ async fn a_breach_in_5_0_is_told_its_reason() {
             &[0x82, 7, 0, 1, 0, 0, 1, b'a', 0xC0],
             0x81,
         ),
-        ("retain handling 3", &[0x82, 7, 0, 1, 0, 0, 1, b'a', 0x30], 0x81),
+        ("retain handling 3", &[0x82, 7, 0, 1, 0, 0, 1, b'a', 0x30], 0x82),
+        ("QoS 3 asked for", &[0x82, 7, 0, 1, 0, 0, 1, b'a', 3], 0x82),
+        ("an empty topic filter", &[0x82, 6, 0, 1, 0, 0, 0, 0], 0x82),
+        (
+            "an empty topic filter to unsubscribe",
+            &[0xA2, 5, 0, 1, 0, 0, 0],
+            0x82,
+        ),
         (
             "subscription id 0",
             &[0x82, 9, 0, 1, 2, 0x0B, 0, 0, 1, b'a', 0],
-            0x81,
+            0x82,
         ),
         (
             "No Local on a shared subscription",

@@ -99,6 +99,16 @@ pub(super) async fn admit(
             "authentication_method",
         ));
     }
+    if connect
+        .max_packet_size
+        .is_some_and(|max| max.get() < smallest_connack(connect))
+    {
+        // It can't even be told that it is in.
+        return Err(Rejection::Other(
+            ConnectAckReason::PacketTooLarge,
+            "max_packet_size",
+        ));
+    }
     let authenticated = authenticate(core, backend, connect, peer).await?;
     let identity = authenticated.identity.clone();
     let (client_id, assigned) = client_id(&identity, &connect.client_id)?;
@@ -153,6 +163,12 @@ pub(super) async fn admit(
         assigned,
         expiry,
     })
+}
+
+/// Bytes of a CONNACK with what a client must know: receive maximum, keep-alive, session expiry, and the client id if it
+/// has none.
+fn smallest_connack(connect: &Connect) -> u32 {
+    if connect.client_id.is_empty() { 116 } else { 16 }
 }
 
 async fn authenticate(

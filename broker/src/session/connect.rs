@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::BytesMut;
-use rmqtt_codec::v5::{Connect, ConnectAck, ConnectAckReason, Packet};
+use rmqtt_codec::v5::{Connect, ConnectAck, ConnectAckReason, DisconnectReasonCode, Packet};
 use setpoint_model::Serial;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite},
@@ -26,6 +26,9 @@ use crate::{
 
 /// Room for the first read, in bytes: a CONNECT with a serial and a token in one piece.
 const FIRST_READ: usize = 512;
+
+/// As large as CONNACK gets, in bytes: all its properties, and a client id of a serial and 33 characters more.
+const ROOMY_CONNACK: u32 = 128;
 
 /// A client that is in: CONNACK is in `output`.
 pub(crate) struct Welcome {
@@ -77,7 +80,11 @@ where
         () = core.closing.cancelled() => return None,
     };
     let frame = match frame {
-        Ok(frame) => frame?,
+        Ok(Ok(frame)) => frame?,
+        Ok(Err(breach)) => {
+            unreadable(core, io, &mut input, breach, deadline).await;
+            return None;
+        }
         Err(_) => {
             core.metrics.limit(Limit::ConnectTimeout);
             return None;
@@ -140,25 +147,46 @@ where
     }
 }
 
-/// Reads one whole packet; what came with it stays in `input`. `None` if the other end closes or sends no packet.
-async fn first_packet<S>(io: &mut S, input: &mut BytesMut, limit: u32) -> Option<BytesMut>
+/// Reads one whole packet; what came with it stays in `input`. `None` if the other end closes.
+async fn first_packet<S>(
+    io: &mut S,
+    input: &mut BytesMut,
+    limit: u32,
+) -> Result<Option<BytesMut>, wire::Breach>
 where
     S: AsyncRead + Unpin,
 {
     loop {
-        match wire::frame_length(input, Version::V5, limit) {
-            Ok(Some(length)) if input.len() >= length => {
+        match wire::frame_length(input, Version::V5, limit)? {
+            Some(length) if input.len() >= length => {
                 let frame = input.split_to(length);
                 // What is left has its own allocation: usually nothing.
                 *input = BytesMut::from(&input[..]);
-                return Some(frame);
+                return Ok(Some(frame));
             }
-            Ok(_) => {}
-            Err(_) => return None,
+            _ => {}
         }
-        if io.read_buf(input).await.ok()? == 0 {
-            return None;
+        if matches!(io.read_buf(input).await, Ok(0) | Err(_)) {
+            return Ok(None);
         }
+    }
+}
+
+/// A first packet that is not even read. A CONNECT of MQTT 5 that is too large is told so [MQTT5-3.1.2-25].
+async fn unreadable<S>(core: &Core, io: &mut S, input: &mut BytesMut, breach: wire::Breach, deadline: Instant)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    core.metrics.refused("malformed");
+    if breach.code != DisconnectReasonCode::PacketTooLarge {
+        return;
+    }
+    core.metrics.limit(Limit::PacketSize);
+    let head = timeout_at(deadline, async {
+        while input.len() < wire::HEAD && matches!(io.read_buf(input).await, Ok(1..)) {}
+    });
+    if head.await.is_ok() && wire::speaks_v5(input) {
+        refuse(io, &mut Wire::new(Version::V5), ConnectAckReason::PacketTooLarge).await;
     }
 }
 
@@ -174,6 +202,10 @@ fn welcome(core: &Core, wire: &mut Wire, connect: &Connect, admitted: &Admitted)
     let wanted = Duration::from_secs(u64::from(connect.session_expiry_interval_secs));
     let capped = u32::try_from(admitted.expiry.as_secs()).unwrap_or(u32::MAX);
     let keep_alive = admitted.live.info.keep_alive;
+    // A client with little room [MQTT5-3.1.2-24] is not told what it can do without.
+    let roomy = connect
+        .max_packet_size
+        .is_none_or(|max| max.get() >= ROOMY_CONNACK);
     let ack = ConnectAck {
         session_present: admitted.present,
         session_expiry_interval_secs: (admitted.expiry < wanted).then_some(capped),
@@ -181,10 +213,10 @@ fn welcome(core: &Core, wire: &mut Wire, connect: &Connect, admitted: &Admitted)
             .receive_maximum
             .try_into()
             .unwrap_or(std::num::NonZeroU16::MAX),
-        max_packet_size: Some(config.max_packet_size.saturating_add(5)),
+        max_packet_size: roomy.then_some(config.max_packet_size.saturating_add(5)),
         assigned_client_id: admitted.assigned.clone(),
-        topic_alias_max: config.topic_alias_maximum,
-        shared_subscription_available: admitted.live.info.identity.serial().is_none(),
+        topic_alias_max: if roomy { config.topic_alias_maximum } else { 0 },
+        shared_subscription_available: !roomy || admitted.live.info.identity.serial().is_none(),
         server_keepalive_sec: (keep_alive > 0).then_some(keep_alive),
         ..ConnectAck::default()
     };

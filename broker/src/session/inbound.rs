@@ -47,12 +47,12 @@ where
     pub(super) fn handle(&mut self, packet: Packet) -> Result<(), End> {
         match packet {
             Packet::Publish(publish) => self.publish(*publish)?,
-            Packet::PublishAck(ack) => self.published(ack.packet_id)?,
+            Packet::PublishAck(ack) => self.published(&ack)?,
             Packet::PublishReceived(ack) => self.received(&ack)?,
             Packet::PublishRelease(ack) => self.release(ack.packet_id),
             Packet::PublishComplete(ack) => self.live.session.lock().release(ack.packet_id),
-            Packet::Subscribe(subscribe) => self.subscribe(subscribe),
-            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe),
+            Packet::Subscribe(subscribe) => self.subscribe(subscribe)?,
+            Packet::Unsubscribe(unsubscribe) => self.unsubscribe(unsubscribe)?,
             Packet::PingRequest => {
                 self.wire.encode(Packet::PingResponse, 0, &mut self.output);
             }
@@ -252,8 +252,12 @@ where
     }
 
     /// PUBACK.
-    fn published(&mut self, id: NonZeroU16) -> Result<(), End> {
-        let acknowledged = self.live.session.lock().acknowledge(id);
+    fn published(&mut self, ack: &PublishAck) -> Result<(), End> {
+        let acknowledged = self.live.session.lock().acknowledge(ack.packet_id);
+        if u8::from(ack.reason_code) >= 0x80 && matches!(acknowledged, Acknowledged::Message(_)) {
+            // It got there, but the client could not take it.
+            return Ok(());
+        }
         self.delivered(acknowledged).map(drop)
     }
 

@@ -126,6 +126,7 @@ impl State {
                         qos,
                         retain: true,
                         ids,
+                        shared: None,
                     });
                 }
             }

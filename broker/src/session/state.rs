@@ -93,6 +93,8 @@ pub(crate) struct Delivery {
     pub(crate) retain: bool,
     /// The identifiers of the subscriptions it came by.
     pub(crate) ids: Vec<NonZeroU32>,
+    /// The shared subscription it came by: should the session end first, another member gets it.
+    pub(crate) shared: Option<Arc<Subscription>>,
 }
 
 /// Retained messages for a subscription just made: a snapshot that is drained as the client's window allows, so that
@@ -141,6 +143,24 @@ impl State {
     /// QoS 1 and 2 messages not done with.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    /// Takes out what came by shared subscriptions and the client of a session that is over did not get. Not what was
+    /// sent to it with QoS 2: that goes to nobody else [MQTT5-4.8.2-5].
+    pub(crate) fn take_shared(&mut self) -> Vec<Delivery> {
+        let sent = self.in_flight.drain(..).filter_map(|sent| match sent.phase {
+            Phase::Sent(delivery) if delivery.qos == QoS::AtLeastOnce => Some(delivery),
+            _ => None,
+        });
+        let queued = self.queue.drain(..).filter_map(|item| match item {
+            Item::Message(delivery) => Some(delivery),
+            Item::Replay(_) => None,
+        });
+        let rest = sent.chain(queued).filter(|delivery| delivery.shared.is_some());
+        let rest = rest.collect();
+        self.sent = 0;
+        self.queued_bytes = 0;
+        rest
     }
 
     /// The newest settings version of the session's own device that it acknowledged or will still be sent.

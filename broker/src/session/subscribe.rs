@@ -4,13 +4,13 @@ use std::{num::NonZeroU32, sync::Arc};
 
 use bytestring::ByteString;
 use rmqtt_codec::v5::{
-    Packet, RetainHandling, Subscribe, SubscribeAck, SubscribeAckReason, SubscriptionOptions, Unsubscribe,
-    UnsubscribeAck, UnsubscribeAckReason,
+    DisconnectReasonCode, Packet, RetainHandling, Subscribe, SubscribeAck, SubscribeAckReason,
+    SubscriptionOptions, Unsubscribe, UnsubscribeAck, UnsubscribeAckReason,
 };
 use setpoint_model::{Identity, TopicFilter};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{connection::Connection, subscription::Subscription};
+use super::{connection::Connection, finish::End, subscription::Subscription};
 use crate::{backend::SessionEvent, metrics::Limit};
 
 impl<S> Connection<'_, S>
@@ -18,7 +18,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     /// SUBSCRIBE. Its SUBACK goes out before anything that the subscription brings.
-    pub(super) fn subscribe(&mut self, subscribe: Subscribe) {
+    pub(super) fn subscribe(&mut self, subscribe: Subscribe) -> Result<(), End> {
         let heard = self.hears_settings();
         let status = subscribe
             .topic_filters
@@ -31,8 +31,18 @@ where
             reason_string: None,
             status,
         };
-        self.wire.encode(Packet::SubscribeAck(ack), 0, &mut self.output);
+        self.acknowledge_filters(Packet::SubscribeAck(ack))?;
         self.tell_settings(heard);
+        Ok(())
+    }
+
+    /// Answers with a code per filter. An answer that is larger than the client takes may not be sent, nor be left out.
+    fn acknowledge_filters(&mut self, ack: Packet) -> Result<(), End> {
+        if self.wire.encode(ack, self.max_packet, &mut self.output) {
+            Ok(())
+        } else {
+            Err(End::Limit(DisconnectReasonCode::PacketTooLarge))
+        }
     }
 
     fn subscribe_one(
@@ -109,7 +119,7 @@ where
     }
 
     /// UNSUBSCRIBE [MQTT-3.10.4].
-    pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe) {
+    pub(super) fn unsubscribe(&mut self, unsubscribe: Unsubscribe) -> Result<(), End> {
         let heard = self.hears_settings();
         let status = unsubscribe
             .topic_filters
@@ -122,8 +132,9 @@ where
             reason_string: None,
             status,
         };
-        self.wire.encode(Packet::UnsubscribeAck(ack), 0, &mut self.output);
+        self.acknowledge_filters(Packet::UnsubscribeAck(ack))?;
         self.tell_settings(heard);
+        Ok(())
     }
 
     fn unsubscribe_one(&mut self, text: &ByteString) -> UnsubscribeAckReason {

@@ -81,6 +81,7 @@ where
             qos,
             retain,
             ids,
+            shared: _,
         } = delivery;
         let alias = self.alias(&message.name);
         let properties = (self.wire.version() == Version::V5).then(|| {

@@ -318,6 +318,7 @@ impl Device {
                 qos,
                 retain: false,
                 ids,
+                shared: None,
             });
         }
     }

@@ -24,7 +24,7 @@ pub(crate) use self::devices::Settled;
 use self::{
     devices::Device,
     retained::Verdict,
-    subscribers::{Match, Subscribers},
+    subscribers::{Match, Picked, Subscribers},
 };
 use crate::{
     config::Config,
@@ -136,6 +136,7 @@ impl Shard {
                 qos: message.qos.less_value(found.qos),
                 retain: message.retain && found.retain_as_published,
                 ids: found.ids,
+                shared: None,
             };
             kept |= session.offer(delivery, config, metrics);
         };
@@ -165,14 +166,29 @@ impl Shard {
             .flat_map(|own| own.pick_shared(message))
             .chain(fleet.pick_shared(message));
         for picked in shared {
-            match picked {
-                Some((session, found)) => offer(&session, found),
-                None => metrics.dropped(Dropped::NoMember),
-            }
+            share(picked, message, config, metrics);
         }
         if kept && let Some(device) = devices.get(&message.topic.serial) {
             bound_device(&device.sessions, config, metrics);
         }
+    }
+
+    /// Gives what came by a shared subscription, and whose session ended before its client had it, to another member
+    /// [MQTT5-4.8.2-4].
+    pub(crate) fn pass_on(
+        &self,
+        message: &Arc<Message>,
+        shared: &Subscription,
+        config: &Config,
+        metrics: &Metrics,
+    ) {
+        let mut state = self.lock();
+        let State { devices, fleet, .. } = &mut *state;
+        let own = devices
+            .get_mut(&message.topic.serial)
+            .and_then(|device| device.subscribers.pick_other(shared, message));
+        let picked = own.or_else(|| fleet.pick_other(shared, message));
+        share(picked, message, config, metrics);
     }
 
     /// Subscribes a session to this device or, without one, to all of the shard. Yields the retained messages that
@@ -222,6 +238,23 @@ impl Shard {
             None => state.fleet.remove(session, filter),
         }
     }
+}
+
+/// Hands a message to the member of a shared subscription that was picked.
+fn share(picked: Option<Picked>, message: &Arc<Message>, config: &Config, metrics: &Metrics) {
+    let Some((session, subscription)) = picked else {
+        metrics.dropped(Dropped::NoMember);
+        return;
+    };
+    let delivery = Delivery {
+        message: Arc::clone(message),
+        qos: message.qos.less_value(subscription.qos),
+        retain: message.retain && subscription.retain_as_published,
+        ids: subscription.id.into_iter().collect(),
+        shared: Some(subscription),
+    };
+    // It is an operator's session: a device's bounds are not its own.
+    let _ = session.offer(delivery, config, metrics);
 }
 
 /// Room for one message in a shard's queue.

@@ -55,6 +55,42 @@ impl Match {
     }
 }
 
+/// A member of a shared subscription that a message goes to.
+pub(super) type Picked = (Arc<Session>, Arc<Subscription>);
+
+impl Group {
+    /// The member whose turn it is among those that `hears` admits, those who are connected first; nobody if none is there
+    /// to have the message, and `None` if none hears it.
+    fn pick(
+        &mut self,
+        message: &Message,
+        hears: impl Fn(&Session, &Entry) -> bool,
+    ) -> Option<Option<Picked>> {
+        let count = self.members.len();
+        let hearing: Vec<usize> = (0..count)
+            .map(|turn| (self.next + turn) % count)
+            .filter(|index| {
+                self.members
+                    .get(*index)
+                    .is_some_and(|(session, entry)| hears(session, entry))
+            })
+            .collect();
+        let connected = |index: &&usize| {
+            self.members
+                .get(**index)
+                .is_some_and(|(session, _)| session.lock().live.is_some())
+        };
+        let first = hearing.first()?;
+        let index = *hearing.iter().find(connected).unwrap_or(first);
+        self.next = (index + 1) % count;
+        let (session, entry) = self.members.get(index)?;
+        // A message of QoS 0 is not kept for one who is away.
+        let lost = session.lock().live.is_none()
+            && message.qos.less_value(entry.subscription.qos) == QoS::AtMostOnce;
+        Some((!lost).then(|| (Arc::clone(session), Arc::clone(&entry.subscription))))
+    }
+}
+
 impl Entry {
     fn hears(&self, session: &Session, message: &Message) -> bool {
         self.after < message.sequence
@@ -113,38 +149,21 @@ impl Subscribers {
             .find(message)
     }
 
-    /// For each shared subscription that matches, the member whose turn it is, those who are connected first.
-    pub(super) fn pick_shared(&mut self, message: &Message) -> Vec<Option<(Arc<Session>, Match)>> {
-        let mut picked = Vec::new();
-        for group in &mut self.groups {
-            let count = group.members.len();
-            let hearing: Vec<usize> = (0..count)
-                .map(|turn| (group.next + turn) % count)
-                .filter(|index| {
-                    group
-                        .members
-                        .get(*index)
-                        .is_some_and(|(session, e)| e.hears(session, message))
-                })
-                .collect();
-            let connected = |index: &&usize| {
-                group
-                    .members
-                    .get(**index)
-                    .is_some_and(|(s, _)| s.lock().live.is_some())
-            };
-            let Some(first) = hearing.first() else { continue };
-            let index = *hearing.iter().find(connected).unwrap_or(first);
-            group.next = (index + 1) % count;
-            picked.push(group.members.get(index).and_then(|(session, entry)| {
-                let state = session.lock();
-                // A message of QoS 0 is not kept for one who is away.
-                let lost =
-                    state.live.is_none() && message.qos.less_value(entry.subscription.qos) == QoS::AtMostOnce;
-                (!lost).then(|| (Arc::clone(session), entry.found()))
-            }));
-        }
-        picked
+    /// For each shared subscription that matches, the member that gets the message.
+    pub(super) fn pick_shared(&mut self, message: &Message) -> Vec<Option<Picked>> {
+        self.groups
+            .iter_mut()
+            .filter_map(|group| group.pick(message, |session, entry| entry.hears(session, message)))
+            .collect()
+    }
+
+    /// Another member of a shared subscription, for a message that the one it was meant for did not get.
+    pub(super) fn pick_other(&mut self, shared: &Subscription, message: &Message) -> Option<Picked> {
+        let filter = &shared.filter;
+        let same = |group: &&mut Group| {
+            filter.share() == Some(group.share.as_str()) && filter.as_str() == group.filter
+        };
+        self.groups.iter_mut().find(same)?.pick(message, |_, _| true)?
     }
 
     /// Adds a subscription, or replaces the one with the same filter, which then goes on without a gap

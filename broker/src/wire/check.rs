@@ -3,7 +3,7 @@
 use bytestring::ByteString;
 use rmqtt_codec::{
     types::Publish,
-    v5::{DisconnectReasonCode, Packet, UserProperties},
+    v5::{DisconnectReasonCode, Packet},
 };
 
 use super::Breach;
@@ -14,23 +14,19 @@ pub(super) fn packet(packet: &Packet, frame: &[u8], version: Version) -> Result<
     match packet {
         Packet::Publish(publish) => publish_packet(publish, version),
         Packet::Subscribe(subscribe) => {
-            user_properties(&subscribe.user_properties)?;
             if version == Version::V3 {
                 v3_options(frame)?;
             }
-            subscribe.topic_filters.iter().try_for_each(|(filter, options)| {
-                text(filter)?;
+            subscribe.topic_filters.iter().try_for_each(|(name, options)| {
+                filter(name)?;
                 // [MQTT-3.8.3-4] of MQTT 5: with a shared subscription the publisher can't be told apart.
-                if options.no_local && filter.starts_with("$share/") {
+                if options.no_local && name.starts_with("$share/") {
                     return Err(Breach::protocol("No Local on a shared subscription"));
                 }
                 Ok(())
             })
         }
-        Packet::Unsubscribe(unsubscribe) => {
-            user_properties(&unsubscribe.user_properties)?;
-            unsubscribe.topic_filters.iter().try_for_each(text)
-        }
+        Packet::Unsubscribe(unsubscribe) => unsubscribe.topic_filters.iter().try_for_each(filter),
         Packet::Connect(_) => Err(Breach::protocol("a second CONNECT")),
         Packet::Auth(_) => Err(Breach::protocol("AUTH without an authentication method")),
         Packet::PublishAck(_)
@@ -64,14 +60,20 @@ fn publish_packet(publish: &Publish, version: Version) -> Result<(), Breach> {
     if !properties.subscription_ids.is_empty() {
         return Err(Breach::protocol("a subscription identifier from a client"));
     }
-    if let Some(topic) = &properties.response_topic {
-        text(topic)?;
-        if topic.is_empty() || topic.contains(['+', '#']) {
-            return Err(Breach::protocol("a response topic that is no topic name"));
+    match &properties.response_topic {
+        Some(topic) if topic.is_empty() || topic.contains(['+', '#']) => {
+            Err(Breach::protocol("a response topic that is no topic name"))
         }
+        _ => Ok(()),
     }
-    properties.content_type.as_ref().map_or(Ok(()), text)?;
-    user_properties(&properties.user_properties)
+}
+
+/// A topic filter has at least one character [MQTT-4.7.3-1].
+fn filter(filter: &ByteString) -> Result<(), Breach> {
+    if filter.is_empty() {
+        return Err(Breach::protocol("an empty topic filter"));
+    }
+    text(filter)
 }
 
 /// U+0000 may not stand in any text [MQTT-1.5.4-2].
@@ -81,13 +83,6 @@ pub(super) fn text(text: &ByteString) -> Result<(), Breach> {
     } else {
         Ok(())
     }
-}
-
-pub(super) fn user_properties(properties: &UserProperties) -> Result<(), Breach> {
-    properties.iter().try_for_each(|(name, value)| {
-        text(name)?;
-        text(value)
-    })
 }
 
 /// The reserved bits of a requested QoS must be zero in MQTT 3.1.1 [MQTT-3.8.3-4]; the codec masks them.

@@ -1,9 +1,9 @@
 //! CONNECT: finding the version, and every rule that the codec doesn't keep.
 
 use bytes::Buf;
-use rmqtt_codec::v5::{Connect, ConnectAckReason, Packet};
+use rmqtt_codec::v5::{Connect, ConnectAckReason, DisconnectReasonCode, Packet};
 
-use super::{Breach, Wire, check};
+use super::{Breach, Wire, check, properties};
 use crate::backend::Version;
 
 /// A well-formed CONNECT.
@@ -36,11 +36,18 @@ pub(crate) fn greet(frame: &[u8]) -> Result<Greeting, Unwelcome> {
         .position(|byte| byte & 0x80 == 0)
         .map_or(frame.len(), |last| last + 2);
     let version = version(frame.get(body..).unwrap_or_default())?;
-    let malformed = |text| match version {
-        Version::V3 => Unwelcome::Close(text),
-        Version::V5 => Unwelcome::Refuse(version, ConnectAckReason::MalformedPacket, text),
+    let unwelcome = |breach: Breach| match (version, breach.code) {
+        (Version::V3, _) => Unwelcome::Close(breach.text),
+        (_, DisconnectReasonCode::ProtocolError) => {
+            Unwelcome::Refuse(version, ConnectAckReason::ProtocolError, breach.text)
+        }
+        _ => Unwelcome::Refuse(version, ConnectAckReason::MalformedPacket, breach.text),
     };
-    let layout = layout(frame.get(body..).unwrap_or_default(), version).map_err(malformed)?;
+    let layout = layout(frame.get(body..).unwrap_or_default(), version)
+        .map_err(|text| unwelcome(Breach::malformed(text)))?;
+    if version == Version::V5 {
+        properties::check(&mut frame).map_err(unwelcome)?;
+    }
     if version == Version::V3 && layout.anonymous && !layout.clean {
         // [MQTT-3.1.3-8]: without a client id there is nothing to find the session by.
         let text = "no client id, and no clean session";
@@ -57,14 +64,24 @@ pub(crate) fn greet(frame: &[u8]) -> Result<Greeting, Unwelcome> {
     let mut wire = Wire::new(version);
     let packet = {
         let mut bytes = bytes::BytesMut::from(frame.as_slice());
-        decode(&mut wire, &mut bytes).map_err(|breach| malformed(breach.text))?
+        decode(&mut wire, &mut bytes).map_err(unwelcome)?
     };
     let Packet::Connect(mut connect) = packet else {
-        return Err(malformed("not a CONNECT"));
+        return Err(unwelcome(Breach::malformed("not a CONNECT")));
     };
     connect.clean_start = layout.clean;
-    texts(&connect).map_err(|breach| malformed(breach.text))?;
+    texts(&connect).map_err(unwelcome)?;
     Ok(Greeting { connect, wire })
+}
+
+/// How many bytes of a CONNECT of MQTT 5 tell that it is one, at most: fixed header, protocol name and level.
+pub(crate) const HEAD: usize = 5 + 6 + 1;
+
+/// Whether the [`HEAD`] of a packet is that of a CONNECT of MQTT 5.
+pub(crate) fn speaks_v5(head: &[u8]) -> bool {
+    let end = head.iter().skip(1).take(4).position(|byte| byte & 0x80 == 0);
+    let body = end.and_then(|last| head.get(last + 2..)).unwrap_or_default();
+    head.first() == Some(&0x10) && matches!(version(body), Ok(Version::V5))
 }
 
 /// As [`Wire::decode`], without the rule that a CONNECT may come only once.
@@ -97,7 +114,12 @@ fn version(body: &[u8]) -> Result<Version, Unwelcome> {
         }
         [0, 4, b'M', b'Q', b'T', b'T', 5, ..] => Ok(Version::V5),
         [0, 4, b'M', b'Q', b'T', b'T', level, ..] | [0, 6, b'M', b'Q', b'I', b's', b'd', b'p', level, ..] => {
-            let spoken = if *level > 5 { Version::V5 } else { Version::V3 };
+            // A bridge of Mosquitto's sets the highest bit, and leaves it when it is told in its own version.
+            let spoken = if level & 0x7F > 4 {
+                Version::V5
+            } else {
+                Version::V3
+            };
             let reason = ConnectAckReason::UnsupportedProtocolVersion;
             Err(Unwelcome::Refuse(
                 spoken,
@@ -183,15 +205,11 @@ fn skip_properties(rest: &mut &[u8]) -> Option<()> {
 fn texts(connect: &Connect) -> Result<(), Breach> {
     check::text(&connect.client_id)?;
     connect.username.as_ref().map_or(Ok(()), check::text)?;
-    check::user_properties(&connect.user_properties)?;
     if connect.auth_method.is_none() && connect.auth_data.is_some() {
         return Err(Breach::protocol("authentication data without a method"));
     }
-    let Some(will) = &connect.last_will else {
-        return Ok(());
-    };
-    check::text(&will.topic)?;
-    check::user_properties(&will.user_properties)?;
-    will.content_type.as_ref().map_or(Ok(()), check::text)?;
-    will.response_topic.as_ref().map_or(Ok(()), check::text)
+    connect
+        .last_will
+        .as_ref()
+        .map_or(Ok(()), |will| check::text(&will.topic))
 }

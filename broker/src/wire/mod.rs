@@ -6,6 +6,7 @@
 mod check;
 mod frame;
 mod greeting;
+mod properties;
 #[cfg(test)]
 mod tests;
 mod v3;
@@ -23,7 +24,7 @@ use crate::backend::Version;
 
 pub(crate) use self::{
     frame::frame_length,
-    greeting::{Greeting, Unwelcome, greet},
+    greeting::{Greeting, HEAD, Unwelcome, greet, speaks_v5},
 };
 
 /// A breach of the protocol, which ends the connection.
@@ -86,6 +87,9 @@ impl Wire {
     /// pins nothing but its own packet.
     pub(crate) fn decode(&mut self, frame: &[u8]) -> Result<Packet, Breach> {
         let mut bytes = BytesMut::from(frame);
+        if self.version() == Version::V5 {
+            properties::check(&mut bytes)?;
+        }
         // The codec has no known panic; should one be found, it ends this session alone.
         let packet = catch_unwind(AssertUnwindSafe(|| match self {
             Self::V3(codec) => codec.decode(&mut bytes).map(|p| p.map(|(p, _)| v3::to_v5(p))),
