@@ -6,7 +6,7 @@ use device_sim::{
     Device as Simulated, DeviceOptions, Ended, Endpoint, Token, device::MqttVersion, endpoint::TlsFiles,
 };
 use serde_json::json;
-use setpoint_tests::{Device, Harness, Version, WAIT, eventually, harness::Setup, mosquitto};
+use setpoint_tests::{Device, Harness, Socket, Version, WAIT, eventually, harness::Setup, mosquitto};
 use tempfile::TempDir;
 use tokio_util::task::TaskTracker;
 
@@ -191,6 +191,32 @@ async fn a_device_connects_over_websocket() {
         simulated.stop().await;
         assert_eq!(last_connected(&device).await.0, "websocket");
     }
+}
+
+#[tokio::test]
+async fn behind_a_trusted_proxy_a_websocket_has_its_clients_address() {
+    let proxies = r#"["127.0.0.1"]"#;
+    let server = Harness::setup()
+        .with("http.trusted_proxies", proxies)
+        .start()
+        .await;
+    let device = server.device("HOME-1").await;
+    let (_, port) = server.api().server().rsplit_once(':').unwrap();
+    let mut socket = Socket::connect(port.parse().unwrap()).await;
+    let upgrade = "GET /mqtt HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAECAwQFBgcICQoLDA0ODw==\r\n\
+        Sec-WebSocket-Protocol: mqtt\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n";
+    socket.send_bytes(upgrade.as_bytes()).await;
+    // A binary frame, masked with zeros.
+    let packet = connect(&device);
+    let length = packet.len() / 2;
+    assert!(length < 126, "one byte of length");
+    socket
+        .send(&format!("82{:02x}00000000{packet}", 0x80 | length))
+        .await;
+    let (transport, address) = last_connected(&device).await;
+    assert_eq!(transport, "websocket");
+    assert!(address.starts_with("203.0.113.9:"), "{address}");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{
         ConnectInfo, State,
         ws::{
@@ -33,7 +33,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::Problem;
+use super::{Problem, client::Client};
 
 /// The subprotocol's name [MQTT-6.0.0-3], and the one that MQTT 3.1 clients offered before there was a standard.
 const SUBPROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
@@ -72,6 +72,7 @@ struct Listener {
 async fn connect(
     State(listener): State<Listener>,
     ConnectInfo(from): ConnectInfo<SocketAddr>,
+    client: Option<Extension<Client>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let upgrade = match upgrade {
@@ -81,8 +82,10 @@ async fn connect(
             return Problem::of_status(rejection.status(), rejection.body_text()).into_response();
         }
     };
+    // Limits per address are the client's, not those of a trusted proxy in front; the port is the proxy's.
+    let behind = client.and_then(|Extension(client)| client.address);
     let peer = Peer {
-        address: SocketAddr::new(from.ip().to_canonical(), from.port()),
+        address: SocketAddr::new(behind.unwrap_or(from.ip().to_canonical()), from.port()),
         transport: Transport::WebSocket,
         certificate: None,
     };
