@@ -1,22 +1,33 @@
 //! The edge alone, with a backend that lets everyone in and accepts everything: for conformance suites and load
 //! generators. `cargo run -p setpoint-broker --example edge -- 127.0.0.1:1884`
 //!
-//! A client with a user name other than `token` is the device of that name; every other one is an operator.
+//! A client with a user name other than `token` is the device of that name; every other one is an operator. What an operator
+//! publishes to `settings/set` becomes the device's settings as it is.
 #![expect(clippy::print_stderr, reason = "a program for the terminal")]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use prometheus_client::registry::Registry;
 use setpoint_broker::{
-    Ack, Authenticated, Backend, Broker, Config, Inbound, Login, Outcome, Refusal, SessionEvent,
-    transport::Acceptor,
+    Ack, Authenticated, Backend, Broker, Config, Handle, Inbound, Login, Outcome, Outgoing, QoS, Refusal,
+    SessionEvent, transport::Acceptor,
 };
-use setpoint_model::{Identity, SystemClock, Topic, access::Operator};
+use setpoint_model::{Channel, Identity, SystemClock, Topic, access::Operator};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-struct Open;
+struct Open {
+    handle: Handle,
+    /// The version of the newest settings document.
+    version: AtomicU64,
+}
 
 impl Backend for Open {
     fn authenticate(&self, login: Login) -> BoxFuture<'_, Result<Authenticated, Refusal>> {
@@ -36,9 +47,24 @@ impl Backend for Open {
         true
     }
 
-    fn inbound(&self, _: Inbound, ack: Ack) -> BoxFuture<'_, ()> {
-        ack.complete(Outcome::Accepted);
-        std::future::ready(()).boxed()
+    fn inbound(&self, inbound: Inbound, ack: Ack) -> BoxFuture<'_, ()> {
+        if inbound.topic.channel != Channel::SettingsSet {
+            ack.complete(Outcome::Accepted);
+            return std::future::ready(()).boxed();
+        }
+        let document = Outgoing {
+            topic: Topic::new(inbound.topic.serial, Channel::Settings),
+            payload: inbound.payload,
+            qos: QoS::AtLeastOnce,
+            retain: true,
+            receipt: Some(self.version.fetch_add(1, Ordering::Relaxed)),
+        };
+        async move {
+            if self.handle.publish(document).await.is_ok() {
+                ack.complete(Outcome::Accepted);
+            }
+        }
+        .boxed()
     }
 
     fn delivered(&self, _: &Topic, _: u64) {}
@@ -58,7 +84,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ..Config::default()
     };
     let broker = Broker::new(config, Arc::new(SystemClock), &mut Registry::default())?;
-    let edge = broker.start(Arc::new(Open));
+    let handle = broker.handle();
+    let edge = broker.start(Arc::new(Open {
+        handle,
+        version: AtomicU64::new(1),
+    }));
     let listener = TcpListener::bind(listen).await?;
     eprintln!("listening on {}", listener.local_addr()?);
     edge.serve(listener, Acceptor::plain());

@@ -75,7 +75,7 @@ pub(crate) struct BenchOf<T: Args> {
 #[derive(Debug, Args)]
 pub(crate) struct BenchCommon {
     /// Also measure, in the same run: `mosquitto`, once open to all and once with a password for each device; a plain
-    /// broker at an mqtt:// address; for telemetry also `copy`, a bare COPY into the server's table, and
+    /// broker at an mqtt:// address; our own edge without the server, as edge=mqtt://...; for telemetry also `copy`, a bare COPY into the server's table, and
     /// `mosquitto-psycopg`, a subscriber in Python that writes batches
     #[arg(long, value_name = "PEER", value_delimiter = ',')]
     pub(crate) peer: Vec<Peer>,

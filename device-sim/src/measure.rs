@@ -142,6 +142,19 @@ async fn beside<T: Bench>(
             };
             reports.add(bench.run(&target).await?);
         }
+        Peer::Edge(url) => {
+            let target = Target {
+                name: "edge".to_owned(),
+                addr: plain(url).await?,
+                // With a password of any kind they are devices there, without one operators.
+                logins: logins(serials, Some(&Token::new("any"))),
+                changes: Changes::Set,
+                pid: None,
+                storage: Storage::Nowhere,
+                database: None,
+            };
+            reports.add(bench.run(&target).await?);
+        }
         Peer::Copy => {
             let telemetry = bench.telemetry().ok_or_else(|| only_telemetry("copy"))?;
             let database = Database::find(common.database.as_ref(), &common.data_dir)?;

@@ -250,19 +250,18 @@ async fn device(
 /// What changes settings.
 enum Changer {
     Rest(crate::rest::Rest),
-    Publish(Box<Wire>),
+    Publish(Box<Wire>, Channel),
 }
 
 impl Changer {
     async fn new(target: &Target, worker: usize) -> Result<Self, BenchError> {
-        match &target.changes {
-            Changes::Rest(rest) => Ok(Self::Rest(rest.clone())),
-            Changes::Publish(token) => {
-                let login = publisher(worker, token.clone())?;
-                let wire = Wire::connect(target.addr, &login, true, super::session::KEEP_ALIVE).await;
-                Ok(Self::Publish(Box::new(wire.map_err(failed(&login))?)))
-            }
+        if let Changes::Rest(rest) = &target.changes {
+            return Ok(Self::Rest(rest.clone()));
         }
+        let (token, channel) = target.changes.published().unwrap_or((None, Channel::Settings));
+        let login = publisher(worker, token)?;
+        let wire = Wire::connect(target.addr, &login, true, super::session::KEEP_ALIVE).await;
+        Ok(Self::Publish(Box::new(wire.map_err(failed(&login))?), channel))
     }
 
     /// Makes one change and waits until it is accepted.
@@ -273,13 +272,11 @@ impl Changer {
                     .await?;
                 Ok(())
             }
-            Self::Publish(wire) => {
+            Self::Publish(wire, channel) => {
                 let publish = async {
-                    wire.queue_publish(
-                        topic(&login.serial, Channel::Settings),
-                        document(change, &label(change)),
-                        true,
-                    )?;
+                    let retain = *channel == Channel::Settings;
+                    let document = document(change, &label(change));
+                    wire.queue_publish(topic(&login.serial, *channel), document, retain)?;
                     wire.flush().await?;
                     wire.next().await
                 };

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bench, BenchError, Changes, Report, Target, failed,
+    Bench, BenchError, Report, Target, failed,
     idle::first_error,
     memory::resident_kib,
     publisher,
@@ -68,8 +68,8 @@ impl Bench for Storm {
     }
 
     async fn run(&self, target: &Target) -> Result<Report, BenchError> {
-        if let Changes::Publish(token) = &target.changes {
-            retain_documents(target, publisher(0, token.clone())?).await?;
+        if let Some((token, channel)) = target.changes.published() {
+            retain_documents(target, publisher(0, token)?, channel).await?;
         }
         let shared = Arc::new(target.clone());
         let counters = Arc::new(Counters::default());
@@ -211,15 +211,12 @@ async fn first_document(session: &mut Session) -> Result<(), WireError> {
 }
 
 /// A plain broker has no settings of its own: one document is retained for each device.
-async fn retain_documents(target: &Target, login: Login) -> Result<(), BenchError> {
+async fn retain_documents(target: &Target, login: Login, channel: Channel) -> Result<(), BenchError> {
     let publish = async {
         let mut wire = Wire::connect(target.addr, &login, true, KEEP_ALIVE).await?;
         for device in &target.logins {
-            wire.queue_publish(
-                topic(&device.serial, Channel::Settings),
-                document(1, "HALL"),
-                true,
-            )?;
+            let topic = topic(&device.serial, channel);
+            wire.queue_publish(topic, document(1, "HALL"), channel == Channel::Settings)?;
             wire.flush().await?;
             wire.next().await?;
         }

@@ -20,6 +20,9 @@ pub enum Peer {
     Mosquitto,
     /// A plain MQTT broker that runs already and lets everybody in.
     Broker(MqttUrl),
+    /// `edge=mqtt://...`: the example `edge` of setpoint-broker, our broker without the server. Settings are the server's to
+    /// write there, so changes are published to `settings/set`.
+    Edge(MqttUrl),
     /// `copy`: a bare COPY into the server's own table, which nothing that stores telemetry there can beat.
     Copy,
     /// `mosquitto-psycopg`: what one would build otherwise, Mosquitto and a subscriber in Python that copies batches
@@ -35,7 +38,10 @@ impl FromStr for Peer {
             "mosquitto" => Ok(Self::Mosquitto),
             "copy" => Ok(Self::Copy),
             "mosquitto-psycopg" => Ok(Self::Stack),
-            url => url.parse().map(Self::Broker),
+            url => match url.strip_prefix("edge=") {
+                Some(url) => url.parse().map(Self::Edge),
+                None => url.parse().map(Self::Broker),
+            },
         }
     }
 }
