@@ -16,7 +16,7 @@ use setpoint_broker::{
 use setpoint_model::{access::Operator, Identity, SystemClock, Topic};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
-    runtime::Runtime,
+    runtime::{Builder, Runtime},
     sync::Mutex,
 };
 
@@ -65,7 +65,11 @@ fn peer() -> Peer {
 fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| {
-        let runtime = Runtime::new().expect("a runtime");
+        // One thread for both ends: with more, each packet waits for another thread to be scheduled.
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
         let _guard = runtime.enter();
         let config = Config {
             shards: 1,
