@@ -7,11 +7,13 @@ mod group;
 mod history;
 mod partitions;
 mod pieces;
+mod purges;
 mod removal;
 mod retention;
 mod rollups;
 mod rows;
 mod storage;
+mod strays;
 
 pub use append::APPEND_TARGET;
 pub use buckets::{BucketPosition, BucketReading, Buckets};

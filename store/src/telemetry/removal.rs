@@ -1,4 +1,5 @@
-//! The removal of telemetry in small steps: one metric of a device, or all that deleted devices leave.
+//! The removal of telemetry in small steps: of one metric of a device, and what is common with that of deleted devices
+//! ([`super::purges`]).
 //!
 //! A removal is a row that says what is to go. Whoever holds its lease works on it; what was done is done, and anybody can
 //! go on with the rest.
@@ -6,7 +7,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
-use setpoint_model::{DeviceId, Serial, telemetry::Kind};
+use setpoint_model::{DeviceId, Serial};
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
 
 use crate::{
@@ -222,17 +223,6 @@ impl Store {
         }
     }
 
-    /// Removes what was on its way to a commit when its metric was removed, at most `limit` samples of a partition: all of it,
-    /// or what is of another type than the metric has by now. Returns how many.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn remove_strays(&self, table: &str, series: &Series, limit: i64) -> Result<u64> {
-        let mut transaction = self.pool.begin().await?;
-        let removed = strays(&mut transaction, table, series, limit).await;
-        end(transaction, removed).await
-    }
-
     /// Forgets a removal that is settled.
     ///
     /// # Errors
@@ -247,67 +237,10 @@ impl Store {
         .await?;
         Ok(())
     }
-
-    /// Takes the leases of deleted devices whose telemetry may still be there, at most 100, with whether that is settled.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn due_purges(&self, lease: Lease) -> Result<Vec<(DeviceId, bool)>> {
-        let rows = sqlx::query!(
-            r#"WITH due AS (
-                   SELECT device_id FROM purges WHERE next_at <= $1 ORDER BY next_at, requested_at LIMIT 100
-                   FOR UPDATE SKIP LOCKED)
-               UPDATE purges p SET next_at = $2 FROM due WHERE p.device_id = due.device_id
-               RETURNING p.device_id, p.requested_at < $3 AS "settled!""#,
-            lease.now,
-            lease.until,
-            lease.settled,
-        )
-        .fetch_all(&self.pool)
-        .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| (DeviceId(row.device_id), row.settled))
-            .collect())
-    }
-
-    /// Gives the leases of purges back: they are due again at this time.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn release_purges(&self, devices: &[DeviceId], at: DateTime<Utc>) -> Result<()> {
-        let ids: Vec<i64> = devices.iter().map(|device| device.0).collect();
-        sqlx::query!(
-            "UPDATE purges SET next_at = $2 WHERE device_id = ANY($1)",
-            &ids,
-            at
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(())
-    }
-
-    /// Forgets that a device's telemetry was to be removed, with the last roll-ups that were under way.
-    ///
-    /// # Errors
-    /// When the database fails.
-    pub async fn finish_purge(&self, device_id: DeviceId) -> Result<()> {
-        let mut transaction = self.pool.begin().await?;
-        let finished = async {
-            hold(&mut transaction).await?;
-            delete_rollups(&mut transaction, device_id.0, None).await?;
-            sqlx::query!("DELETE FROM purges WHERE device_id = $1", device_id.0)
-                .execute(&mut *transaction)
-                .await?;
-            Ok(())
-        };
-        let finished = finished.await;
-        end(transaction, finished).await
-    }
 }
 
 /// Commits, or takes back at once rather than when the connection is next used.
-async fn end<T>(transaction: Transaction<'_, Postgres>, outcome: Result<T>) -> Result<T> {
+pub(super) async fn end<T>(transaction: Transaction<'_, Postgres>, outcome: Result<T>) -> Result<T> {
     match outcome {
         Ok(value) => {
             transaction.commit().await?;
@@ -322,7 +255,7 @@ async fn end<T>(transaction: Transaction<'_, Postgres>, outcome: Result<T>) -> R
 }
 
 /// Waits for who is at work on the roll-ups, and may have read the samples before they went.
-async fn hold(connection: &mut PgConnection) -> Result<()> {
+pub(super) async fn hold(connection: &mut PgConnection) -> Result<()> {
     sqlx::query!("SELECT rolled FROM telemetry_rollup FOR UPDATE")
         .fetch_one(connection)
         .await?;
@@ -367,7 +300,11 @@ async fn begin(
 }
 
 /// Deletes roll-ups and notes that are few: what was made since the steps before.
-async fn delete_rollups(connection: &mut PgConnection, device_id: i64, metric_id: Option<i32>) -> Result<()> {
+pub(super) async fn delete_rollups(
+    connection: &mut PgConnection,
+    device_id: i64,
+    metric_id: Option<i32>,
+) -> Result<()> {
     sqlx::query!(
         "DELETE FROM telemetry_late WHERE device_id = $1 AND ($2::integer IS NULL OR metric_id = $2)",
         device_id,
@@ -418,61 +355,4 @@ async fn finish(connection: &mut PgConnection, series: &Series, at: DateTime<Utc
     .fetch_optional(connection)
     .await?;
     Ok(())
-}
-
-async fn strays(connection: &mut PgConnection, table: &str, series: &Series, limit: i64) -> Result<u64> {
-    let (device_id, metric_id) = (series.device_id.0, series.metric_id);
-    let kind = sqlx::query_scalar!(
-        "SELECT type FROM device_metrics WHERE device_id = $1 AND metric_id = $2",
-        device_id,
-        metric_id,
-    )
-    .fetch_optional(&mut *connection)
-    .await?;
-    let kind = kind.flatten().map(|kind| parse::<Kind>(&kind)).transpose()?;
-    let other = match kind {
-        None => "true",
-        Some(Kind::Number) => "number IS NULL",
-        Some(Kind::Boolean) => "flag IS NULL",
-        Some(Kind::String) => "text IS NULL",
-    };
-    let delete = format!(
-        "DELETE FROM \"{table}\" WHERE ctid = ANY(ARRAY(
-             SELECT ctid FROM \"{table}\" WHERE device_id = $1 AND metric_id = $2 AND {other} LIMIT $3))
-         RETURNING date_bin('1 hour', at, '2001-01-01T00:00:00Z')"
-    );
-    let mut hours: Vec<DateTime<Utc>> = sqlx::query_scalar(AssertSqlSafe(delete))
-        .persistent(false)
-        .bind(device_id)
-        .bind(metric_id)
-        .bind(limit)
-        .fetch_all(&mut *connection)
-        .await?;
-    let gone = hours.len() as u64;
-    hours.sort_unstable();
-    hours.dedup();
-    if hours.is_empty() {
-        return Ok(0);
-    }
-    // Their roll-ups are made anew from what is left, which may be nothing.
-    hold(&mut *connection).await?;
-    let (first, last) = (hours.first().copied(), hours.last().copied());
-    sqlx::query!(
-        "WITH minutes AS (
-             DELETE FROM telemetry_minutes WHERE device_id = $1 AND metric_id = $2
-             AND at >= $4 AND at < $5::timestamptz + interval '1 hour'
-             AND date_bin('1 hour', at, '2001-01-01T00:00:00Z') = ANY($3)),
-         hours AS (
-             DELETE FROM telemetry_hours WHERE device_id = $1 AND metric_id = $2 AND at >= $4 AND at <= $5 AND at = ANY($3))
-         INSERT INTO telemetry_late (device_id, metric_id, since, until)
-         SELECT $1, $2, hour, hour + interval '1 hour' FROM unnest($3::timestamptz[]) AS hour",
-        device_id,
-        metric_id,
-        &hours,
-        first,
-        last,
-    )
-    .execute(connection)
-    .await?;
-    Ok(gone)
 }

@@ -18,6 +18,7 @@ macro_rules! upsert {
 }
 
 mod late;
+mod minutes;
 mod partitions;
 mod sweep;
 

@@ -7,9 +7,12 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::{Postgres, Transaction};
 
-use super::claim;
+use super::{
+    claim,
+    minutes::{Minute, Series, add, write_minutes},
+};
 use crate::{Result, Store};
 
 /// Minutes of series that are put together at once. Where one minute has more, it is read in parts of the devices.
@@ -46,23 +49,6 @@ enum Work {
     /// Of the series behind this one.
     Hours(i64, i32),
     Done,
-}
-
-/// A device, a metric and a minute.
-type Series = (i64, i32, DateTime<Utc>);
-
-/// What is known of a series' minute.
-#[derive(Debug)]
-struct Minute {
-    device_id: i64,
-    metric_id: i32,
-    minute: DateTime<Utc>,
-    last_at: DateTime<Utc>,
-    samples: i64,
-    numbers: i64,
-    min: Option<f64>,
-    max: Option<f64>,
-    sum: Option<f64>,
 }
 
 /// What a step was.
@@ -383,73 +369,4 @@ fn hour(at: DateTime<Utc>) -> DateTime<Utc> {
 /// The beginning of the minute.
 fn minute(at: DateTime<Utc>) -> DateTime<Utc> {
     at.duration_trunc(TimeDelta::minutes(1)).unwrap_or(at)
-}
-
-/// Adds what a later slice tells of a minute.
-fn add(minutes: &mut BTreeMap<Series, Minute>, part: Minute) {
-    let series = (part.device_id, part.metric_id, part.minute);
-    let Some(whole) = minutes.get_mut(&series) else {
-        minutes.insert(series, part);
-        return;
-    };
-    let either = |a: Option<f64>, b: Option<f64>, choose: fn(f64, f64) -> f64| match (a, b) {
-        (Some(a), Some(b)) => Some(choose(a, b)),
-        (a, b) => a.or(b),
-    };
-    whole.last_at = whole.last_at.max(part.last_at);
-    whole.samples += part.samples;
-    whole.numbers += part.numbers;
-    whole.min = either(whole.min, part.min, f64::min);
-    whole.max = either(whole.max, part.max, f64::max);
-    whole.sum = either(whole.sum, part.sum, |a, b| a + b);
-}
-
-/// Writes minutes that are read; the newest of each is looked up, and where it was deleted meanwhile so was the rest.
-async fn write_minutes(
-    connection: &mut PgConnection,
-    minutes: &[Minute],
-    from: DateTime<Utc>,
-    to: DateTime<Utc>,
-) -> Result<()> {
-    fn column<T>(minutes: &[Minute], of: impl Fn(&Minute) -> T) -> Vec<T> {
-        minutes.iter().map(of).collect()
-    }
-    let devices = column(minutes, |minute| minute.device_id);
-    let metrics = column(minutes, |minute| minute.metric_id);
-    let at = column(minutes, |minute| minute.minute);
-    let last_at = column(minutes, |minute| minute.last_at);
-    let samples = column(minutes, |minute| minute.samples);
-    let numbers = column(minutes, |minute| minute.numbers);
-    let (min, max) = (
-        column(minutes, |minute| minute.min),
-        column(minutes, |minute| minute.max),
-    );
-    let sum = column(minutes, |minute| minute.sum);
-    upsert!(
-        "telemetry_minutes",
-        ["SELECT b.device_id, b.metric_id, b.minute, b.last_at, b.samples, b.numbers, b.min, b.max, b.sum,
-                t.number, t.flag, t.text
-         FROM unnest($1::bigint[], $2::integer[], $3::timestamptz[], $4::timestamptz[], $5::bigint[], $6::bigint[],
-                     $7::float8[], $8::float8[], $9::float8[])
-              AS b (device_id, metric_id, minute, last_at, samples, numbers, min, max, sum)
-         CROSS JOIN LATERAL (
-             SELECT t.number, t.flag, t.text FROM telemetry t
-             WHERE t.device_id = b.device_id AND t.metric_id = b.metric_id AND t.at = b.last_at
-               AND t.at >= $10 AND t.at < $11
-             OFFSET 0) t"],
-        &devices,
-        &metrics,
-        &at,
-        &last_at,
-        &samples,
-        &numbers,
-        &min as &[Option<f64>],
-        &max as &[Option<f64>],
-        &sum as &[Option<f64>],
-        from,
-        to,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
 }
