@@ -12,6 +12,7 @@ pub mod device;
 pub mod event;
 pub mod filter;
 pub mod group;
+mod lexer;
 pub mod models;
 mod name;
 pub mod presence;

@@ -1,4 +1,4 @@
-//! Names that people give: groups, alert rules and webhooks, which all obey one rule.
+//! Names that people give, which all obey one rule: serials, metrics, schedules, groups, alert rules and webhooks.
 
 /// The longest name, in bytes.
 pub(crate) const MAX_NAME: usize = 64;

@@ -23,7 +23,10 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Number, Value};
 
-use crate::device::{TagValue, Tags};
+use crate::{
+    device::{TagValue, Tags},
+    lexer::quoted,
+};
 
 /// The longest selector, in bytes, as written and in its canonical form.
 pub const MAX_LENGTH: usize = 2_000;
@@ -289,6 +292,5 @@ fn written(text: &str, is_value: bool) -> String {
     if plain && !is_scalar {
         return text.to_owned();
     }
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");
-    format!("\"{escaped}\"")
+    quoted(text)
 }

@@ -4,8 +4,10 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
+use crate::name::{MAX_NAME, is_name};
+
 /// The longest serial, in characters.
-pub const MAX_LENGTH: usize = 64;
+pub const MAX_LENGTH: usize = MAX_NAME;
 
 /// A valid serial: 1 to 64 of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit.
 ///
@@ -37,11 +39,7 @@ impl FromStr for Serial {
     type Err = InvalidSerial;
 
     fn from_str(text: &str) -> Result<Self, InvalidSerial> {
-        let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        let all_well = text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        if starts_well && all_well && text.len() <= MAX_LENGTH {
+        if is_name(text) {
             Ok(Self(text.into()))
         } else {
             Err(InvalidSerial)

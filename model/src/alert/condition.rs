@@ -19,7 +19,7 @@ mod parse;
 use std::{fmt, str::FromStr};
 
 use super::span::Span;
-use crate::telemetry::Value;
+use crate::{lexer::quoted, telemetry::Value};
 
 /// The longest condition, in bytes.
 pub const MAX_LENGTH: usize = 1_000;
@@ -297,8 +297,4 @@ fn metric_name(name: &str) -> String {
     } else {
         name.to_owned()
     }
-}
-
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

@@ -4,8 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// The longest name, in bytes.
-const MAX_NAME: usize = 64;
+use crate::name::is_name;
 
 /// Names that stand for something else in `/models/{name}`.
 const RESERVED: [&str; 2] = ["export", "import"];
@@ -31,10 +30,8 @@ impl FromStr for Name {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let simple = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-        let starts_well = text.bytes().next().is_some_and(simple);
-        let all_well = text.bytes().all(|b| simple(b) || matches!(b, b'.' | b'_' | b'-'));
-        if starts_well && all_well && text.len() <= MAX_NAME && !RESERVED.contains(&text) {
+        let is_lower = !text.bytes().any(|b| b.is_ascii_uppercase());
+        if is_name(text) && is_lower && !RESERVED.contains(&text) {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidName)

@@ -2,8 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-/// The longest name, in characters.
-const MAX_LENGTH: usize = 64;
+use crate::name::is_name;
 
 /// A name that the routes of schedules need for themselves.
 const RESERVED: &str = "preview";
@@ -30,11 +29,7 @@ impl FromStr for ScheduleName {
     type Err = InvalidScheduleName;
 
     fn from_str(text: &str) -> Result<Self, InvalidScheduleName> {
-        let starts_well = text.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        let all_well = text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-        if starts_well && all_well && text.len() <= MAX_LENGTH && text != RESERVED {
+        if is_name(text) && text != RESERVED {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidScheduleName)

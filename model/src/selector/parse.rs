@@ -1,9 +1,10 @@
 //! Reading a selector.
 
-use std::{iter::Peekable, vec::IntoIter};
-
 use super::{Expression, InvalidSelector, MAX_DEPTH, TagLiteral, scalar};
-use crate::device::{MAX_TAG_TEXT, is_tag_name};
+use crate::{
+    device::{MAX_TAG_TEXT, is_tag_name},
+    lexer::{self, Alphabet, Placed, Tokens, Unreadable},
+};
 
 /// Words with a meaning of their own, in any case.
 const KEYWORDS: [&str; 4] = ["and", "or", "not", "in"];
@@ -17,20 +18,18 @@ pub(super) fn is_bare(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+' | ':' | '/' | '@')
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Token {
-    Word(String),
-    Quoted(String),
-    Sign(&'static str),
-}
+/// A sign is what it is written as.
+const SIGNS: [&str; 6] = ["(", ")", ",", "*", "=", "!="];
 
-/// A token, and where it begins: in characters from 1.
-type Placed = (usize, Token);
+type Token = lexer::Token<&'static str>;
 
 pub(super) fn parse(text: &str) -> Result<Expression, InvalidSelector> {
+    let alphabet = Alphabet {
+        signs: &SIGNS.map(|sign| (sign, sign)),
+        is_bare,
+    };
     let mut reader = Reader {
-        end: text.chars().count() + 1,
-        tokens: tokens(text)?.into_iter().peekable(),
+        tokens: Tokens::of(text, &alphabet)?,
         depth: 0,
     };
     let expression = reader.any_of()?;
@@ -40,54 +39,20 @@ pub(super) fn parse(text: &str) -> Result<Expression, InvalidSelector> {
     }
 }
 
-fn tokens(text: &str) -> Result<Vec<Placed>, InvalidSelector> {
-    let mut tokens = Vec::new();
-    let mut chars = text.chars().zip(1..).peekable();
-    while let Some((c, at)) = chars.next() {
-        let token = match c {
-            c if c.is_whitespace() => continue,
-            '(' => Token::Sign("("),
-            ')' => Token::Sign(")"),
-            ',' => Token::Sign(","),
-            '*' => Token::Sign("*"),
-            '=' => Token::Sign("="),
-            '!' if chars.next_if(|(c, _)| *c == '=').is_some() => Token::Sign("!="),
-            '"' | '\'' => {
-                let mut quoted = String::new();
-                loop {
-                    match chars.next() {
-                        None => return Err(InvalidSelector::OpenQuote { at }),
-                        Some((end, _)) if end == c => break,
-                        Some(('\\', _)) => match chars.next() {
-                            None => return Err(InvalidSelector::OpenQuote { at }),
-                            Some((escaped, _)) => quoted.push(escaped),
-                        },
-                        Some((c, _)) => quoted.push(c),
-                    }
-                }
-                Token::Quoted(quoted)
-            }
-            c if is_bare(c) => {
-                let mut word = String::from(c);
-                while let Some((c, _)) = chars.next_if(|(c, _)| is_bare(*c)) {
-                    word.push(c);
-                }
-                Token::Word(word)
-            }
-            c => {
-                return Err(InvalidSelector::Unexpected {
-                    at,
-                    expected: "a tag, a value or a sign",
-                    found: format!("`{c}`"),
-                });
-            }
-        };
-        tokens.push((at, token));
+impl From<Unreadable> for InvalidSelector {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::OpenQuote { at } => Self::OpenQuote { at },
+            Unreadable::Stray { at, found } => Self::Unexpected {
+                at,
+                expected: "a tag, a value or a sign",
+                found: format!("`{found}`"),
+            },
+        }
     }
-    Ok(tokens)
 }
 
-fn unexpected((at, token): Placed, expected: &'static str) -> InvalidSelector {
+fn unexpected((at, token): Placed<&'static str>, expected: &'static str) -> InvalidSelector {
     let found = match token {
         Token::Word(word) | Token::Quoted(word) => format!("`{word}`"),
         Token::Sign(sign) => format!("`{sign}`"),
@@ -96,9 +61,7 @@ fn unexpected((at, token): Placed, expected: &'static str) -> InvalidSelector {
 }
 
 struct Reader {
-    tokens: Peekable<IntoIter<Placed>>,
-    /// The position behind the last character.
-    end: usize,
+    tokens: Tokens<&'static str>,
     depth: usize,
 }
 
@@ -110,7 +73,7 @@ impl Reader {
                 Expression::Or(inner) => parts.extend(inner),
                 part => parts.push(part),
             }
-            if !self.keyword("or") {
+            if !self.tokens.keyword("or") {
                 return Ok(single_or(parts, Expression::Or));
             }
         }
@@ -123,23 +86,23 @@ impl Reader {
                 Expression::And(inner) => parts.extend(inner),
                 part => parts.push(part),
             }
-            if !self.keyword("and") {
+            if !self.tokens.keyword("and") {
                 return Ok(single_or(parts, Expression::And));
             }
         }
     }
 
     fn negated(&mut self) -> Result<Expression, InvalidSelector> {
-        if self.keyword("not") {
+        if self.tokens.keyword("not") {
             let inner = self.deeper(Self::negated)?;
             return Ok(Expression::Not(Box::new(inner)));
         }
-        if self.sign("(") {
+        if self.tokens.sign("(") {
             let inner = self.deeper(Self::any_of)?;
             self.expect(")", "`)`")?;
             return Ok(inner);
         }
-        if self.sign("*") {
+        if self.tokens.sign("*") {
             return Ok(Expression::Any);
         }
         self.term()
@@ -147,15 +110,15 @@ impl Reader {
 
     fn term(&mut self) -> Result<Expression, InvalidSelector> {
         let tag = self.tag()?;
-        if self.sign("=") {
+        if self.tokens.sign("=") {
             return Ok(Expression::Is(tag, vec![self.value()?]));
         }
-        if self.sign("!=") {
+        if self.tokens.sign("!=") {
             let is = Expression::Is(tag, vec![self.value()?]);
             return Ok(Expression::Not(Box::new(is)));
         }
-        let not = self.keyword("not");
-        if !self.keyword("in") {
+        let not = self.tokens.keyword("not");
+        if !self.tokens.keyword("in") {
             return if not {
                 Err(self.next_unexpected("`in`"))
             } else {
@@ -164,7 +127,7 @@ impl Reader {
         }
         self.expect("(", "`(`")?;
         let mut values = vec![self.value()?];
-        while self.sign(",") {
+        while self.tokens.sign(",") {
             values.push(self.value()?);
         }
         self.expect(")", "`,` or `)`")?;
@@ -207,7 +170,7 @@ impl Reader {
         read: fn(&mut Self) -> Result<Expression, InvalidSelector>,
     ) -> Result<Expression, InvalidSelector> {
         if self.depth >= MAX_DEPTH {
-            let at = self.tokens.peek().map_or(self.end, |(at, _)| *at);
+            let at = self.tokens.place();
             return Err(InvalidSelector::TooDeep { at });
         }
         self.depth += 1;
@@ -216,19 +179,8 @@ impl Reader {
         expression
     }
 
-    fn keyword(&mut self, keyword: &str) -> bool {
-        let is =
-            |(_, token): &Placed| matches!(token, Token::Word(word) if word.eq_ignore_ascii_case(keyword));
-        self.tokens.next_if(is).is_some()
-    }
-
-    fn sign(&mut self, sign: &str) -> bool {
-        let is = |(_, token): &Placed| matches!(token, Token::Sign(found) if *found == sign);
-        self.tokens.next_if(is).is_some()
-    }
-
-    fn expect(&mut self, sign: &str, expected: &'static str) -> Result<(), InvalidSelector> {
-        if self.sign(sign) {
+    fn expect(&mut self, sign: &'static str, expected: &'static str) -> Result<(), InvalidSelector> {
+        if self.tokens.sign(sign) {
             Ok(())
         } else {
             Err(self.next_unexpected(expected))
@@ -236,10 +188,11 @@ impl Reader {
     }
 
     fn next_unexpected(&mut self, expected: &'static str) -> InvalidSelector {
+        let at = self.tokens.place();
         match self.tokens.next() {
             Some(token) => unexpected(token, expected),
             None => InvalidSelector::Unexpected {
-                at: self.end,
+                at,
                 expected,
                 found: "the end".to_owned(),
             },

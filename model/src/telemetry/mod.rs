@@ -15,8 +15,5 @@ pub use payload::{Limits, Malformed, Parsed, Problem, Problems, Reason, Sample, 
 pub use query::{Aggregate, Bucket, InvalidAggregate, InvalidBucket, InvalidMetrics, MetricList};
 pub use value::{InvalidKind, Kind, Value, is_metric_name};
 
-/// The longest metric name, in bytes.
-pub const MAX_METRIC_NAME: usize = 64;
-
 #[cfg(test)]
 mod tests;

@@ -4,17 +4,13 @@ use std::{borrow::Cow, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
-use super::MAX_METRIC_NAME;
+use crate::name::is_name;
 
 /// Whether `name` may name a metric: 1 to 64 of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit.
 ///
 /// `at` is the sample's time and names no metric.
 pub fn is_metric_name(name: &str) -> bool {
-    let starts_well = name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-    let all_well = name
-        .bytes()
-        .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-    starts_well && all_well && name.len() <= MAX_METRIC_NAME && name != "at"
+    is_name(name) && name != "at"
 }
 
 /// What a metric's values are: one type per metric of a device.

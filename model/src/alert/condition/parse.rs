@@ -1,9 +1,11 @@
 //! Reading a condition.
 
-use std::{iter::Peekable, vec::IntoIter};
-
 use super::{Comparison, Condition, InvalidCondition, Literal, MAX_COMPARISONS, Operator, Subject};
-use crate::{alert::span::Span, telemetry::is_metric_name};
+use crate::{
+    alert::span::Span,
+    lexer::{self, Alphabet, Tokens, Unreadable},
+    telemetry::is_metric_name,
+};
 
 /// The longest text that a value may be compared with, in bytes.
 const MAX_TEXT: usize = 256;
@@ -25,21 +27,25 @@ pub(super) fn is_keyword(word: &str) -> bool {
     word.eq_ignore_ascii_case("false") || KEYWORDS.iter().any(|keyword| keyword.eq_ignore_ascii_case(word))
 }
 
-#[derive(Debug, Clone, PartialEq)]
-enum Token {
-    Word(String),
-    Quoted(String),
-    Operator(Operator),
-}
+const ALPHABET: Alphabet<'_, Operator> = Alphabet {
+    signs: &[
+        (">=", Operator::AtLeast),
+        (">", Operator::Above),
+        ("<=", Operator::AtMost),
+        ("<", Operator::Below),
+        ("!=", Operator::Unequal),
+        ("==", Operator::Equal),
+        ("=", Operator::Equal),
+    ],
+    is_bare,
+};
 
-/// A token, and where it begins: in characters from 1.
-type Placed = (usize, Token);
+type Token = lexer::Token<Operator>;
+
+type Placed = lexer::Placed<Operator>;
 
 pub(super) fn parse(text: &str) -> Result<Condition, InvalidCondition> {
-    let mut reader = Reader {
-        end: text.chars().count() + 1,
-        tokens: tokens(text)?.into_iter().peekable(),
-    };
+    let mut reader = Reader(Tokens::of(text, &ALPHABET)?);
     let subject = reader.subject()?;
     let hold = reader.hold(&subject)?;
     Ok(Condition { subject, hold })
@@ -49,69 +55,27 @@ fn is_bare(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '+')
 }
 
-fn tokens(text: &str) -> Result<Vec<Placed>, InvalidCondition> {
-    let mut tokens = Vec::new();
-    let mut chars = text.chars().zip(1..).peekable();
-    while let Some((c, at)) = chars.next() {
-        let mut equals = || chars.next_if(|(c, _)| *c == '=').is_some();
-        let token = match c {
-            c if c.is_whitespace() => continue,
-            '>' if equals() => Token::Operator(Operator::AtLeast),
-            '>' => Token::Operator(Operator::Above),
-            '<' if equals() => Token::Operator(Operator::AtMost),
-            '<' => Token::Operator(Operator::Below),
-            '!' if equals() => Token::Operator(Operator::Unequal),
-            '=' => {
-                equals();
-                Token::Operator(Operator::Equal)
-            }
-            '"' | '\'' => {
-                let mut quoted = String::new();
-                loop {
-                    match chars.next() {
-                        None => return Err(InvalidCondition::OpenQuote { at }),
-                        Some((end, _)) if end == c => break,
-                        Some(('\\', _)) => match chars.next() {
-                            None => return Err(InvalidCondition::OpenQuote { at }),
-                            Some((escaped, _)) => quoted.push(escaped),
-                        },
-                        Some((c, _)) => quoted.push(c),
-                    }
-                }
-                Token::Quoted(quoted)
-            }
-            c if is_bare(c) => {
-                let mut word = String::from(c);
-                while let Some((c, _)) = chars.next_if(|(c, _)| is_bare(*c)) {
-                    word.push(c);
-                }
-                Token::Word(word)
-            }
-            c => {
-                return Err(InvalidCondition::Unexpected {
-                    at,
-                    expected: "a metric, a value or an operator",
-                    found: format!("`{c}`"),
-                });
-            }
-        };
-        tokens.push((at, token));
+impl From<Unreadable> for InvalidCondition {
+    fn from(unreadable: Unreadable) -> Self {
+        match unreadable {
+            Unreadable::OpenQuote { at } => Self::OpenQuote { at },
+            Unreadable::Stray { at, found } => Self::Unexpected {
+                at,
+                expected: "a metric, a value or an operator",
+                found: format!("`{found}`"),
+            },
+        }
     }
-    Ok(tokens)
 }
 
-struct Reader {
-    tokens: Peekable<IntoIter<Placed>>,
-    /// The position behind the last character.
-    end: usize,
-}
+struct Reader(Tokens<Operator>);
 
 impl Reader {
     fn subject(&mut self) -> Result<Subject, InvalidCondition> {
         const EXPECTED: &str = "a metric, `no`, `offline` or `settings pending`";
         let (at, first) = self.next(EXPECTED)?;
         // Before an operator every word is a metric.
-        let compared = matches!(self.tokens.peek(), Some((_, Token::Operator(_))));
+        let compared = self.0.is_before_sign();
         match first {
             Token::Word(word) if !compared && word.eq_ignore_ascii_case("offline") => Ok(Subject::Offline),
             Token::Word(word) if !compared && word.eq_ignore_ascii_case("settings") => {
@@ -134,14 +98,14 @@ impl Reader {
                 }
             }
             Token::Word(name) | Token::Quoted(name) => self.comparisons(metric(name, at)?),
-            token @ Token::Operator(_) => Err(unexpected((at, token), EXPECTED)),
+            token @ Token::Sign(_) => Err(unexpected((at, token), EXPECTED)),
         }
     }
 
     /// The comparisons, the first of which is of `metric`.
     fn comparisons(&mut self, first: String) -> Result<Subject, InvalidCondition> {
         let mut all = vec![self.comparison(first)?];
-        while self.keyword("and") {
+        while self.0.keyword("and") {
             if all.len() == MAX_COMPARISONS {
                 return Err(InvalidCondition::TooMany);
             }
@@ -157,7 +121,7 @@ impl Reader {
     fn comparison(&mut self, metric: String) -> Result<Comparison, InvalidCondition> {
         const OPERATORS: &str = "`>`, `>=`, `<`, `<=`, `==` or `!=`";
         let operator = match self.next(OPERATORS)? {
-            (_, Token::Operator(operator)) => operator,
+            (_, Token::Sign(operator)) => operator,
             other => return Err(unexpected(other, OPERATORS)),
         };
         let expected = if operator.is_ordered() {
@@ -196,7 +160,7 @@ impl Reader {
     }
 
     fn clear(&mut self, operator: Operator, bound: f64) -> Result<Option<f64>, InvalidCondition> {
-        if !self.keyword("clear") {
+        if !self.0.keyword("clear") {
             return Ok(None);
         }
         let token = self.next("a number")?;
@@ -228,9 +192,10 @@ impl Reader {
             Subject::Silence(_) => "`for` and a time",
             Subject::Offline | Subject::SettingsPending => "`for` or the end",
         };
-        match self.tokens.next() {
+        let at = self.0.place();
+        match self.0.next() {
             None if needed => Err(InvalidCondition::Unexpected {
-                at: self.end,
+                at,
                 expected,
                 found: "the end".to_owned(),
             }),
@@ -243,11 +208,11 @@ impl Reader {
     /// The rest of the text, which is a time.
     fn span(&mut self, needed: bool) -> Result<Span, InvalidCondition> {
         let mut words = Vec::new();
-        let at = self.tokens.peek().map_or(self.end, |(at, _)| *at);
-        for (_, token) in self.tokens.by_ref() {
+        let at = self.0.place();
+        for (_, token) in self.0.by_ref() {
             match token {
                 Token::Word(word) => words.push(word),
-                Token::Quoted(_) | Token::Operator(_) => return Err(InvalidCondition::Time { at }),
+                Token::Quoted(_) | Token::Sign(_) => return Err(InvalidCondition::Time { at }),
             }
         }
         match words.join(" ").parse::<Span>() {
@@ -257,17 +222,12 @@ impl Reader {
     }
 
     fn next(&mut self, expected: &'static str) -> Result<Placed, InvalidCondition> {
-        self.tokens.next().ok_or_else(|| InvalidCondition::Unexpected {
-            at: self.end,
+        let at = self.0.place();
+        self.0.next().ok_or_else(|| InvalidCondition::Unexpected {
+            at,
             expected,
             found: "the end".to_owned(),
         })
-    }
-
-    fn keyword(&mut self, keyword: &str) -> bool {
-        let is =
-            |(_, token): &Placed| matches!(token, Token::Word(word) if word.eq_ignore_ascii_case(keyword));
-        self.tokens.next_if(is).is_some()
     }
 }
 
@@ -296,7 +256,7 @@ fn number((at, token): Placed, expected: &'static str) -> Result<f64, InvalidCon
 fn unexpected((at, token): Placed, expected: &'static str) -> InvalidCondition {
     let found = match token {
         Token::Word(word) | Token::Quoted(word) => format!("`{}`", word.chars().take(40).collect::<String>()),
-        Token::Operator(operator) => format!("`{}`", operator.as_str()),
+        Token::Sign(operator) => format!("`{}`", operator.as_str()),
     };
     InvalidCondition::Unexpected { at, expected, found }
 }
