@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use setpoint_model::{Serial, credential::Secret};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Context, Json, Path, Payload, Problem};
+use super::{Context, Json, Path, Payload, Problem, params::DevicePath};
 use crate::app::{Actor, App, Error};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -63,7 +63,7 @@ struct Rotation {
 /// The old one ends, and so do the sessions it opened: at once, or after `grace`.
 #[utoipa::path(
     post, path = "/devices/{serial}/credential", tag = "devices", security(("bearer" = ["devices:write"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
+    params(DevicePath),
     request_body = Option<Rotation>,
     responses(
         (status = 201, description = "Made; `token` is shown this once", body = Credential),
@@ -94,7 +94,7 @@ async fn rotate(
 /// Its sessions end at once, and it can't sign in until it is given a new one.
 #[utoipa::path(
     delete, path = "/devices/{serial}/credential", tag = "devices", security(("bearer" = ["devices:write"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
+    params(DevicePath),
     responses(
         (status = 204, description = "It has no token any more"),
         (status = 404, description = "There is no such device"),

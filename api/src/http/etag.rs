@@ -1,8 +1,29 @@
 //! `ETag`, `If-Match` and `If-None-Match` (RFC 9110 sections 8.8.3 and 13.1): mostly a version in quotes.
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts},
+};
 
+use super::Problem;
 use crate::app::{Error, settings::Precondition};
+
+/// The precondition of a request that changes something: which versions it may change.
+#[derive(Debug, Clone, utoipa::IntoParams)]
+#[into_params(parameter_in = Header, names("If-Match"))]
+pub(in crate::http) struct IfMatch(
+    /// Only if this is the current version: `"3"`
+    #[param(value_type = Option<String>)]
+    pub Precondition,
+);
+
+impl<S: Send + Sync> FromRequestParts<S> for IfMatch {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        Ok(Self(precondition(&parts.headers)?))
+    }
+}
 
 /// The `ETag` header of a version.
 pub(in crate::http) fn of(version: i64) -> Result<(HeaderName, HeaderValue), Error> {
@@ -15,7 +36,7 @@ pub(in crate::http) fn of(version: i64) -> Result<(HeaderName, HeaderValue), Err
 ///
 /// # Errors
 /// [`Error::Malformed`] for anything but `*` or a list of entity tags.
-pub(in crate::http) fn precondition(headers: &HeaderMap) -> Result<Precondition, Error> {
+fn precondition(headers: &HeaderMap) -> Result<Precondition, Error> {
     let mut versions = Vec::new();
     let mut asked = false;
     for value in headers.get_all(header::IF_MATCH) {

@@ -3,8 +3,8 @@
 use axum::{
     body::Body,
     extract::{DefaultBodyLimit, State},
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
+    http::StatusCode,
+    response::Response,
 };
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
@@ -14,8 +14,8 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{BASE, Context, Json, Path, Problem, Query};
-use crate::app::{Actor, App, Error};
+use super::{Context, Json, Path, Problem, Query, answer};
+use crate::app::{Actor, App};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
     // The file is read as it comes; `factory.max_import` bounds it.
@@ -128,10 +128,8 @@ async fn begin(
     let import = app
         .import_serials(&actor, file, query.dry_run, query.model)
         .await?;
-    let location = HeaderValue::try_from(format!("{BASE}/factory/imports/{}", import.id));
-    let location = location.map_err(Error::internal)?;
-    let body = Json(Import::from(import));
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response())
+    let path = format!("/factory/imports/{}", import.id);
+    answer::at(StatusCode::ACCEPTED, &path, Json(Import::from(import)))
 }
 
 /// Reads how an import stands.

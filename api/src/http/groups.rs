@@ -1,10 +1,6 @@
 //! `/groups` and `/groups/{name}`.
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use setpoint_model::{GroupName, Selector, settings::Document};
@@ -14,7 +10,10 @@ use setpoint_store::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{BASE, Context, Json, Page, PageQuery, Path, Payload, Problem, Query, devices::DeviceBody, etag};
+use super::{
+    Context, Json, Page, PageQuery, Path, Payload, Problem, Query, answer, devices::DeviceBody,
+    etag::IfMatch, page, params::GroupPath,
+};
 use crate::app::{Actor, App, Error};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -110,21 +109,14 @@ impl From<Group> for GroupBody {
 }
 
 /// The group with its `ETag`.
-fn answer(group: Group) -> Result<Response, Problem> {
-    let tag = etag::of(group.version)?;
-    Ok(([tag], Json(GroupBody::from(group))).into_response())
+fn shown(group: Group) -> Result<Response, Problem> {
+    answer::versioned(group.version, GroupBody::from(group))
 }
 
 /// The group with its `ETag` and where it is.
 fn made(group: Group) -> Result<Response, Problem> {
-    let location =
-        HeaderValue::from_str(&format!("{BASE}/groups/{}", group.name)).map_err(Error::internal)?;
-    Ok((
-        StatusCode::CREATED,
-        [(header::LOCATION, location)],
-        answer(group)?,
-    )
-        .into_response())
+    let path = format!("/groups/{}", group.name);
+    answer::at(StatusCode::CREATED, &path, shown(group)?)
 }
 
 /// Lists groups by name.
@@ -138,11 +130,7 @@ async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<GroupBody>>, Problem> {
     let limit = query.limit()?;
-    let after = match query.cursor.as_deref().map(str::parse::<GroupName>) {
-        None => String::new(),
-        Some(Ok(name)) => name.to_string(),
-        Some(Err(_)) => return Err(Error::invalid("cursor", "is not a cursor of this list").into()),
-    };
+    let after = page::after::<GroupName>(query.cursor.as_deref())?;
     let groups = app.groups(&actor, &after, limit + 1).await?;
     Ok(Json(
         Page::of(groups, limit, |last| last.name.clone()).map(GroupBody::from),
@@ -169,7 +157,7 @@ async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) ->
 /// Shows a group.
 #[utoipa::path(
     get, path = "/groups/{name}", tag = "groups", security(("bearer" = ["groups:read"])),
-    params(("name" = String, Path, description = "The group's name", example = "oslo")),
+    params(GroupPath),
     responses(
         (status = 200, description = "The group", body = GroupBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
@@ -177,16 +165,13 @@ async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) ->
     )
 )]
 async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) -> Result<Response, Problem> {
-    answer(app.group(&actor, &known(&name)?).await?)
+    shown(app.group(&actor, &known(&name)?).await?)
 }
 
 /// Makes a group, or replaces what it says.
 #[utoipa::path(
     put, path = "/groups/{name}", tag = "groups", security(("bearer" = ["groups:write"])),
-    params(
-        ("name" = String, Path, description = "The group's name", example = "oslo"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-    ),
+    params(GroupPath, IfMatch),
     request_body = GroupDescription,
     responses(
         (status = 200, description = "The group as it is now", body = GroupBody,
@@ -202,14 +187,13 @@ async fn put(
     State(app): State<App>,
     actor: Actor,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    let precondition = etag::precondition(&headers)?;
     let (group, is_new) = app
         .put_group(&actor, &known(&name)?, &body, &precondition)
         .await?;
-    if is_new { made(group) } else { answer(group) }
+    if is_new { made(group) } else { shown(group) }
 }
 
 /// Changes a group.
@@ -217,10 +201,7 @@ async fn put(
 /// The body is a merge patch (RFC 7396): `null` for a setting drops it from the group.
 #[utoipa::path(
     patch, path = "/groups/{name}", tag = "groups", security(("bearer" = ["groups:write"])),
-    params(
-        ("name" = String, Path, description = "The group's name", example = "oslo"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-    ),
+    params(GroupPath, IfMatch),
     request_body(content(
         (GroupDescription = "application/merge-patch+json", example = json!({"settings": {"reportInterval": 300, "label": null}})),
         (GroupDescription = "application/json"),
@@ -239,11 +220,10 @@ async fn patch(
     State(app): State<App>,
     actor: Actor,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    let precondition = etag::precondition(&headers)?;
-    answer(
+    shown(
         app.patch_group(&actor, &known(&name)?, &body, &precondition)
             .await?,
     )
@@ -254,10 +234,7 @@ async fn patch(
 /// Its members inherit nothing more from it: values of the next lower layer return.
 #[utoipa::path(
     delete, path = "/groups/{name}", tag = "groups", security(("bearer" = ["groups:write"])),
-    params(
-        ("name" = String, Path, description = "The group's name", example = "oslo"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-    ),
+    params(GroupPath, IfMatch),
     responses(
         (status = 204, description = "It is gone"),
         (status = 404, description = "There is no such group"),
@@ -268,9 +245,8 @@ async fn delete(
     State(app): State<App>,
     actor: Actor,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let precondition = etag::precondition(&headers)?;
     app.delete_group(&actor, &known(&name)?, &precondition).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -278,7 +254,7 @@ async fn delete(
 /// Lists the devices that belong to a group, by serial.
 #[utoipa::path(
     get, path = "/groups/{name}/devices", tag = "groups", security(("bearer" = ["groups:read"])),
-    params(("name" = String, Path, description = "The group's name", example = "oslo"), PageQuery),
+    params(GroupPath, PageQuery),
     responses(
         (status = 200, description = "A page of devices", body = Page<DeviceBody>),
         (status = 404, description = "There is no such group"),

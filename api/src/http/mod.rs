@@ -6,6 +6,7 @@
 mod activate;
 mod actor;
 mod alerts;
+mod answer;
 mod audit;
 mod changes;
 mod client;
@@ -28,6 +29,7 @@ mod oidc;
 mod openapi;
 mod owners;
 mod page;
+mod params;
 mod problem;
 mod request_id;
 mod schedules;

@@ -7,7 +7,7 @@ use setpoint_model::Serial;
 use setpoint_store::owners;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Context, Json, Path, Problem};
+use super::{Context, Json, Path, Problem, params::DevicePath};
 use crate::app::{Actor, App};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -49,7 +49,7 @@ struct Owners {
 /// Lists a device's owners.
 #[utoipa::path(
     get, path = "/devices/{serial}/owners", tag = "devices", security(("bearer" = ["devices:read"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
+    params(DevicePath),
     responses(
         (status = 200, description = "Its owners", body = Owners),
         (status = 404, description = "There is no such device"),
@@ -69,10 +69,7 @@ async fn list(
 /// Lets another person see and set a device.
 #[utoipa::path(
     put, path = "/devices/{serial}/owners/{username}", tag = "devices", security(("bearer" = ["devices:claim"])),
-    params(
-        ("serial" = String, Path, description = "The device's serial", example = "HOME-1"),
-        ("username" = String, Path, description = "Whom to let in", example = "ben"),
-    ),
+    params(DevicePath, ("username" = String, Path, description = "Whom to let in", example = "ben")),
     responses(
         (status = 204, description = "They may"),
         (status = 404, description = "There is no such device, or nobody of this name"),
@@ -90,10 +87,7 @@ async fn share(
 /// Ends a share: another's, or one's own.
 #[utoipa::path(
     delete, path = "/devices/{serial}/owners/{username}", tag = "devices", security(("bearer" = ["devices:claim"])),
-    params(
-        ("serial" = String, Path, description = "The device's serial", example = "HOME-1"),
-        ("username" = String, Path, description = "Whom to let out", example = "ben"),
-    ),
+    params(DevicePath, ("username" = String, Path, description = "Whom to let out", example = "ben")),
     responses(
         (status = 204, description = "They may no more"),
         (status = 404, description = "There is no such device or share"),
@@ -114,7 +108,7 @@ async fn unshare(
 /// can be seen by who claims it next. Whom it is only shared with ends their share alone.
 #[utoipa::path(
     delete, path = "/devices/{serial}/registration", tag = "devices", security(("bearer" = ["devices:claim"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
+    params(DevicePath),
     responses(
         (status = 204, description = "It is nobody's"),
         (status = 404, description = "There is no such device"),

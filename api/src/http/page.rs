@@ -1,6 +1,9 @@
 //! Lists: `{"items":[...],"next":"cursor or null"}` with `limit`, `cursor`, `sort` and `q`.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::Problem;
 use crate::app;
@@ -58,6 +61,17 @@ impl PageQuery {
     }
 }
 
+/// The query parameters of a list by age that takes no others; its cursor is an id.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct IdPageQuery {
+    /// How many items at most: 1 to 1000, 100 by default.
+    pub limit: Option<i64>,
+    /// Where to go on: the `next` of the page before.
+    pub cursor: Option<Uuid>,
+}
+
 /// The limit in force when `asked` was asked for.
 ///
 /// # Errors
@@ -67,6 +81,24 @@ pub(super) fn limit(asked: Option<i64>) -> Result<i64, Problem> {
         limit @ 1..=MAX_LIMIT => Ok(limit),
         _ => Err(app::Error::invalid("limit", format!("1 to {MAX_LIMIT}")).into()),
     }
+}
+
+/// The place that a cursor names, `None` for the first page.
+///
+/// # Errors
+/// 422 for a cursor that this list never gave.
+pub(super) fn cursor<T: FromStr>(asked: Option<&str>) -> Result<Option<T>, Problem> {
+    let place = asked.map(str::parse).transpose();
+    place.map_err(|_| app::Error::invalid("cursor", "is not a cursor of this list").into())
+}
+
+/// The name after which a list by name goes on, empty for the first page.
+///
+/// # Errors
+/// 422 for a cursor that is no such name.
+pub(super) fn after<N: FromStr + ToString>(asked: Option<&str>) -> Result<String, Problem> {
+    let name = cursor::<N>(asked)?;
+    Ok(name.map(|name| name.to_string()).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -8,7 +8,10 @@ use setpoint_store::tokens::ApiToken;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
-use super::{Context, Json, Page, Path, Problem, Query};
+use super::{
+    Context, Json, Page, Path, Problem, Query,
+    page::{self, IdPageQuery},
+};
 use crate::app::{Actor, App, Error, policy::Action, tokens};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -76,17 +79,6 @@ impl From<ApiToken> for Token {
     }
 }
 
-/// Which tokens to list.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    /// How many items at most: 1 to 1000, 100 by default.
-    limit: Option<i64>,
-    /// Where to go on: the `next` of the page before.
-    cursor: Option<Uuid>,
-}
-
 /// Makes an API token.
 #[utoipa::path(
     post, path = "/tokens", tag = "tokens", security(("bearer" = ["tokens:write"])), request_body = NewToken,
@@ -126,15 +118,15 @@ async fn create(
 
 /// Lists API tokens, newest first.
 #[utoipa::path(
-    get, path = "/tokens", tag = "tokens", security(("bearer" = ["tokens:write"])), params(ListQuery),
+    get, path = "/tokens", tag = "tokens", security(("bearer" = ["tokens:write"])), params(IdPageQuery),
     responses((status = 200, description = "A page of tokens", body = Page<Token>))
 )]
 async fn list(
     State(app): State<App>,
     actor: Actor,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<IdPageQuery>,
 ) -> Result<Json<Page<Token>>, Problem> {
-    let limit = super::page::limit(query.limit)?;
+    let limit = page::limit(query.limit)?;
     let tokens = app.list_tokens(&actor, query.cursor, limit + 1).await?;
     Ok(Json(
         Page::of(tokens, limit, |token| token.id.to_string()).map(Token::from),

@@ -2,18 +2,16 @@
 
 mod standings;
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use setpoint_model::alert::{AlertName, Severity};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{BASE, Context, Json, Page, Path, Payload, Problem, Query, etag, page};
+use super::{
+    Context, Json, Page, Path, Payload, Problem, Query, answer, etag::IfMatch, page, params::AlertPath,
+};
 use crate::app::{Actor, App, Error, alerts::ListedRule};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -160,16 +158,14 @@ impl From<ListedRule> for AlertBody {
 }
 
 /// The rule with its `ETag`.
-fn answer(rule: ListedRule) -> Result<Response, Problem> {
-    let tag = etag::of(rule.rule.version)?;
-    Ok(([tag], Json(AlertBody::from(rule))).into_response())
+fn shown(rule: ListedRule) -> Result<Response, Problem> {
+    answer::versioned(rule.rule.version, AlertBody::from(rule))
 }
 
 /// The rule with its `ETag` and where it is.
 fn made(rule: ListedRule) -> Result<Response, Problem> {
-    let location =
-        HeaderValue::from_str(&format!("{BASE}/alerts/{}", rule.rule.name)).map_err(Error::internal)?;
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], answer(rule)?).into_response())
+    let path = format!("/alerts/{}", rule.rule.name);
+    answer::at(StatusCode::CREATED, &path, shown(rule)?)
 }
 
 /// Which rules to list.
@@ -199,11 +195,7 @@ async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Page<AlertBody>>, Problem> {
     let limit = page::limit(query.limit)?;
-    let after = match query.cursor.as_deref().map(str::parse::<AlertName>) {
-        None => String::new(),
-        Some(Ok(name)) => name.to_string(),
-        Some(Err(_)) => return Err(Error::invalid("cursor", "is not a cursor of this list").into()),
-    };
+    let after = page::after::<AlertName>(query.cursor.as_deref())?;
     let search = query.q.as_deref().filter(|search| !search.contains('\0'));
     let rules = app.alerts(&actor, &after, search, limit + 1).await?;
     Ok(Json(
@@ -231,7 +223,7 @@ async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) ->
 /// Shows an alert rule.
 #[utoipa::path(
     get, path = "/alerts/{name}", tag = "alerts", security(("bearer" = ["alerts:read"])),
-    params(("name" = String, Path, description = "The rule's name", example = "too-hot")),
+    params(AlertPath),
     responses(
         (status = 200, description = "The rule", body = AlertBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
@@ -239,7 +231,7 @@ async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) ->
     )
 )]
 async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) -> Result<Response, Problem> {
-    answer(app.alert(&actor, &known(&name)?).await?)
+    shown(app.alert(&actor, &known(&name)?).await?)
 }
 
 /// Makes an alert rule, or replaces what it says.
@@ -247,10 +239,7 @@ async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) ->
 /// With another condition it begins anew: what fires is resolved first.
 #[utoipa::path(
     put, path = "/alerts/{name}", tag = "alerts", security(("bearer" = ["alerts:write"])),
-    params(
-        ("name" = String, Path, description = "The rule's name", example = "too-hot"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-    ),
+    params(AlertPath, IfMatch),
     request_body = AlertDefinition,
     responses(
         (status = 200, description = "The rule as it is now", body = AlertBody,
@@ -266,14 +255,13 @@ async fn put(
     State(app): State<App>,
     actor: Actor,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    let precondition = etag::precondition(&headers)?;
     let (rule, is_new) = app
         .put_alert(&actor, &known(&name)?, &body, &precondition)
         .await?;
-    if is_new { made(rule) } else { answer(rule) }
+    if is_new { made(rule) } else { shown(rule) }
 }
 
 /// Changes an alert rule.
@@ -282,10 +270,7 @@ async fn put(
 /// rule: what fires is resolved.
 #[utoipa::path(
     patch, path = "/alerts/{name}", tag = "alerts", security(("bearer" = ["alerts:write"])),
-    params(
-        ("name" = String, Path, description = "The rule's name", example = "too-hot"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-    ),
+    params(AlertPath, IfMatch),
     request_body(content(
         (AlertDefinition = "application/merge-patch+json", example = json!({"severity": "critical", "resolve_after": null})),
         (AlertDefinition = "application/json"),
@@ -303,11 +288,10 @@ async fn patch(
     State(app): State<App>,
     actor: Actor,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    let precondition = etag::precondition(&headers)?;
-    answer(
+    shown(
         app.patch_alert(&actor, &known(&name)?, &body, &precondition)
             .await?,
     )
@@ -318,10 +302,7 @@ async fn patch(
 /// What fires under it is resolved.
 #[utoipa::path(
     delete, path = "/alerts/{name}", tag = "alerts", security(("bearer" = ["alerts:write"])),
-    params(
-        ("name" = String, Path, description = "The rule's name", example = "too-hot"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-    ),
+    params(AlertPath, IfMatch),
     responses(
         (status = 204, description = "It is gone"),
         (status = 404, description = "There is no such rule"),
@@ -332,9 +313,8 @@ async fn delete(
     State(app): State<App>,
     actor: Actor,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let precondition = etag::precondition(&headers)?;
     app.delete_alert(&actor, &known(&name)?, &precondition).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -12,7 +12,10 @@ use setpoint_store::alerts::{Rule, StatePage};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Actor, App, Context, Error, Json, Page, Path, Problem, Query, known, page};
-use crate::app::alerts::ShownStanding;
+use crate::{
+    app::alerts::ShownStanding,
+    http::params::{AlertPath, DevicePath},
+};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
@@ -103,7 +106,7 @@ struct DevicesQuery {
 #[utoipa::path(
     get, path = "/alerts/{name}/devices", tag = "alerts", operation_id = "list_alert_devices",
     security(("bearer" = ["alerts:read"])),
-    params(("name" = String, Path, description = "The rule's name", example = "too-hot"), DevicesQuery),
+    params(AlertPath, DevicesQuery),
     responses(
         (status = 200, description = "A page of devices", body = Page<StandingBody>),
         (status = 404, description = "There is no such rule"),
@@ -117,11 +120,7 @@ async fn devices(
     Query(query): Query<DevicesQuery>,
 ) -> Result<Json<Page<StandingBody>>, Problem> {
     let limit = page::limit(query.limit)?;
-    let after = match query.cursor.as_deref().map(str::parse::<Serial>) {
-        None => String::new(),
-        Some(Ok(serial)) => serial.to_string(),
-        Some(Err(_)) => return Err(Error::invalid("cursor", "is not a cursor of this list").into()),
-    };
+    let after = page::after::<Serial>(query.cursor.as_deref())?;
     let states = states(query.state.as_deref())?;
     let asked = StatePage {
         states: &states,
@@ -138,7 +137,7 @@ async fn devices(
 #[utoipa::path(
     get, path = "/devices/{serial}/alerts", tag = "alerts", operation_id = "list_device_alerts",
     security(("bearer" = ["alerts:read"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1"), StateQuery),
+    params(DevicePath, StateQuery),
     responses(
         (status = 200, description = "The rules", body = Page<DeviceAlert>),
         (status = 404, description = "There is no such device"),

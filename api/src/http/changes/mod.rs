@@ -18,7 +18,11 @@ use self::{
     body::{ChangeBody, DeviceBody, DryRunBody},
     request::NewChange,
 };
-use super::{Context, Json, Page, Path, Payload, Problem, Query};
+use super::{
+    Context, Json, Page, Path, Payload, Problem, Query,
+    page::{self, IdPageQuery},
+    params::ChangePath,
+};
 use crate::app::{Actor, App, Error};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -65,28 +69,17 @@ async fn begin(
     Ok((StatusCode::ACCEPTED, Json(ChangeBody::from(begun))).into_response())
 }
 
-/// Which changes to list.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Query)]
-#[serde(deny_unknown_fields)]
-struct ListQuery {
-    /// How many items at most: 1 to 1000, 100 by default.
-    limit: Option<i64>,
-    /// Where to go on: the `next` of the page before.
-    cursor: Option<Uuid>,
-}
-
 /// Lists bulk changes, newest first.
 #[utoipa::path(
-    get, path = "/changes", tag = "changes", security(("bearer" = ["settings:read"])), params(ListQuery),
+    get, path = "/changes", tag = "changes", security(("bearer" = ["settings:read"])), params(IdPageQuery),
     responses((status = 200, description = "A page of changes", body = Page<ChangeBody>))
 )]
 async fn list(
     State(app): State<App>,
     actor: Actor,
-    Query(query): Query<ListQuery>,
+    Query(query): Query<IdPageQuery>,
 ) -> Result<Json<Page<ChangeBody>>, Problem> {
-    let limit = super::page::limit(query.limit)?;
+    let limit = page::limit(query.limit)?;
     let changes = app.changes(&actor, query.cursor, limit + 1).await?;
     let page = Page::of(changes, limit, |last| last.change.id.to_string());
     Ok(Json(page.map(ChangeBody::from)))
@@ -95,7 +88,7 @@ async fn list(
 /// Shows a bulk change and how far it is at this moment.
 #[utoipa::path(
     get, path = "/changes/{id}", tag = "changes", security(("bearer" = ["settings:read"])),
-    params(("id" = Uuid, Path, description = "The change's id")),
+    params(ChangePath),
     responses(
         (status = 200, description = "The change", body = ChangeBody),
         (status = 404, description = "There is no such change"),
@@ -126,7 +119,7 @@ struct DevicesQuery {
 /// Lists the devices of a bulk change, in the order in which they get it.
 #[utoipa::path(
     get, path = "/changes/{id}/devices", tag = "changes", security(("bearer" = ["settings:read"])),
-    params(("id" = Uuid, Path, description = "The change's id"), DevicesQuery),
+    params(ChangePath, DevicesQuery),
     responses(
         (status = 200, description = "A page of devices", body = Page<DeviceBody>),
         (status = 404, description = "There is no such change"),
@@ -139,7 +132,7 @@ async fn devices(
     Path(id): Path<Uuid>,
     Query(query): Query<DevicesQuery>,
 ) -> Result<Json<Page<DeviceBody>>, Problem> {
-    let limit = super::page::limit(query.limit)?;
+    let limit = page::limit(query.limit)?;
     let outcome = query.state.as_deref().map(outcome).transpose()?;
     let page = DevicePage {
         outcome,
@@ -161,7 +154,7 @@ fn outcome(text: &str) -> Result<Outcome, Error> {
 /// Holds a bulk change: no further device is touched until it is resumed.
 #[utoipa::path(
     post, path = "/changes/{id}/pause", tag = "changes", security(("bearer" = ["settings:write"])),
-    params(("id" = Uuid, Path, description = "The change's id")),
+    params(ChangePath),
     responses(
         (status = 200, description = "It is paused", body = ChangeBody),
         (status = 404, description = "There is no such change"),
@@ -180,7 +173,7 @@ async fn pause(
 /// Goes on with a bulk change that was paused.
 #[utoipa::path(
     post, path = "/changes/{id}/resume", tag = "changes", security(("bearer" = ["settings:write"])),
-    params(("id" = Uuid, Path, description = "The change's id")),
+    params(ChangePath),
     responses(
         (status = 200, description = "It goes on", body = ChangeBody),
         (status = 404, description = "There is no such change"),
@@ -199,7 +192,7 @@ async fn resume(
 /// Stops a bulk change for good: devices that have it keep it, no further one is touched.
 #[utoipa::path(
     post, path = "/changes/{id}/cancel", tag = "changes", security(("bearer" = ["settings:write"])),
-    params(("id" = Uuid, Path, description = "The change's id")),
+    params(ChangePath),
     responses(
         (status = 200, description = "It is cancelled", body = ChangeBody),
         (status = 404, description = "There is no such change"),
@@ -221,7 +214,7 @@ async fn cancel(
 /// stays as it is; such devices are counted under `kept`, and their message names the keys.
 #[utoipa::path(
     post, path = "/changes/{id}/undo", tag = "changes", security(("bearer" = ["settings:write"])),
-    params(("id" = Uuid, Path, description = "The change's id")),
+    params(ChangePath),
     responses(
         (status = 202, description = "It is being taken back, or was", body = ChangeBody),
         (status = 404, description = "There is no such change"),

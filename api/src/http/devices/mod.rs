@@ -2,11 +2,7 @@
 
 mod list;
 
-use axum::{
-    extract::State,
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -14,8 +10,10 @@ use setpoint_model::{Serial, device::Tags};
 use setpoint_store::devices::Device;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{BASE, Context, Json, Page, Path, Payload, Problem, Query, credentials::Credential};
-use crate::app::{Actor, App, Error};
+use super::{
+    Context, Json, Page, Path, Payload, Problem, Query, answer, credentials::Credential, params::DevicePath,
+};
+use crate::app::{Actor, App};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
     OpenApiRouter::new()
@@ -152,14 +150,13 @@ impl From<Device> for DeviceBody {
 )]
 async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) -> Result<Response, Problem> {
     let (device, secret) = app.create_device(&actor, &body).await?;
-    let location =
-        HeaderValue::from_str(&format!("{BASE}/devices/{}", device.serial)).map_err(Error::internal)?;
+    let path = format!("/devices/{}", device.serial);
     let credential = Credential::made(device.serial.clone(), device.created_at, &secret);
     let body = DeviceBody {
         credential: Some(credential),
         ..device.into()
     };
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response())
+    answer::at(StatusCode::CREATED, &path, Json(body))
 }
 
 /// Lists devices.
@@ -194,7 +191,7 @@ async fn list(
 /// Shows a device.
 #[utoipa::path(
     get, path = "/devices/{serial}", tag = "devices", security(("bearer" = ["devices:read"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
+    params(DevicePath),
     responses(
         (status = 200, description = "The device", body = DeviceBody),
         (status = 404, description = "There is no such device"),
@@ -213,7 +210,7 @@ async fn read(
 /// The body is a merge patch (RFC 7396). Another model brings its own settings, and a new version of them.
 #[utoipa::path(
     patch, path = "/devices/{serial}", tag = "devices", security(("bearer" = ["devices:write"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
+    params(DevicePath),
     request_body(content(
         (DevicePatch = "application/merge-patch+json", example = json!({"name": "Hall", "tags": {"floor": 3}})),
         (DevicePatch = "application/json"),
@@ -238,7 +235,7 @@ async fn patch(
 /// Its sessions end, its token is dead, its retained messages are cleared.
 #[utoipa::path(
     delete, path = "/devices/{serial}", tag = "devices", security(("bearer" = ["devices:write"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
+    params(DevicePath),
     responses(
         (status = 204, description = "It is gone"),
         (status = 404, description = "There is no such device"),

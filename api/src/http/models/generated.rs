@@ -10,7 +10,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::{Actor, App, Error},
-    http::{Context, Path, Problem, etag},
+    http::{Context, Path, Problem, etag, params::ModelPath},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -25,7 +25,7 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
 #[utoipa::path(
     get, path = "/models/{name}/header.h", tag = "models", security(("bearer" = ["models:read"])),
     params(
-        ("name" = String, Path, description = "The model's name", example = "home"),
+        ModelPath,
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the header that is there already"),
     ),
     responses(
@@ -49,7 +49,7 @@ async fn header_file(
 #[utoipa::path(
     get, path = "/models/{name}/openapi.json", tag = "models", security(("bearer" = ["models:read"])),
     params(
-        ("name" = String, Path, description = "The model's name", example = "home"),
+        ModelPath,
         ("If-None-Match" = Option<String>, Header, description = "The `ETag` of the document that is there already"),
     ),
     responses(

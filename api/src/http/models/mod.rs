@@ -4,18 +4,16 @@ mod exchange;
 mod generated;
 mod versions;
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use setpoint_model::settings::Document;
 use setpoint_store::models::Model;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{BASE, Context, Json, Page, PageQuery, Path, Payload, Problem, Query, etag};
+use super::{
+    Context, Json, Page, PageQuery, Path, Payload, Problem, Query, answer, etag::IfMatch, params::ModelPath,
+};
 use crate::app::{Actor, App, Error};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -139,9 +137,8 @@ struct DryRun {
 }
 
 /// The model with its `ETag`.
-fn answer(status: StatusCode, model: Model) -> Result<Response, Problem> {
-    let tag = etag::of(model.version.into())?;
-    Ok((status, [tag], Json(ModelBody::from(model))).into_response())
+fn shown(model: Model) -> Result<Response, Problem> {
+    answer::versioned(model.version.into(), ModelBody::from(model))
 }
 
 /// Lists models by name.
@@ -176,14 +173,14 @@ async fn list(
 )]
 async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) -> Result<Response, Problem> {
     let model = app.create_model(&actor, &body).await?;
-    let location = (header::LOCATION, format!("{BASE}/models/{}", model.name));
-    Ok(([location], answer(StatusCode::CREATED, model)?).into_response())
+    let path = format!("/models/{}", model.name);
+    answer::at(StatusCode::CREATED, &path, shown(model)?)
 }
 
 /// Shows a model.
 #[utoipa::path(
     get, path = "/models/{name}", tag = "models", security(("bearer" = ["models:read"])),
-    params(("name" = String, Path, description = "The model's name", example = "home")),
+    params(ModelPath),
     responses(
         (status = 200, description = "The model", body = ModelBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
@@ -191,7 +188,7 @@ async fn create(State(app): State<App>, actor: Actor, Payload(body): Payload) ->
     )
 )]
 async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) -> Result<Response, Problem> {
-    answer(StatusCode::OK, app.model(&actor, &name).await?)
+    shown(app.model(&actor, &name).await?)
 }
 
 /// Replaces a model.
@@ -201,11 +198,7 @@ async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) ->
 /// GET shows (`name`, `version`, times) may be sent back.
 #[utoipa::path(
     put, path = "/models/{name}", tag = "models", security(("bearer" = ["models:write"])),
-    params(
-        ("name" = String, Path, description = "The model's name", example = "home"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-        DryRun,
-    ),
+    params(ModelPath, IfMatch, DryRun),
     request_body(content = ModelFields, content_type = "application/json"),
     responses(
         (status = 200, description = "The model as it is now", body = ModelBody,
@@ -221,14 +214,13 @@ async fn replace(
     actor: Actor,
     Path(name): Path<String>,
     Query(query): Query<DryRun>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    let precondition = etag::precondition(&headers)?;
     let model = app
         .replace_model(&actor, &name, &body, &precondition, query.dry_run)
         .await?;
-    answer(StatusCode::OK, model)
+    shown(model)
 }
 
 /// Changes a model.
@@ -237,11 +229,7 @@ async fn replace(
 /// `migrate`, as for PUT.
 #[utoipa::path(
     patch, path = "/models/{name}", tag = "models", security(("bearer" = ["models:write"])),
-    params(
-        ("name" = String, Path, description = "The model's name", example = "home"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-        DryRun,
-    ),
+    params(ModelPath, IfMatch, DryRun),
     request_body(content(
         (Object = "application/merge-patch+json", example = json!({
             "settings": {"reportInterval": {"maximum": 600}}, "migrate": {"reportInterval": 600}
@@ -262,14 +250,13 @@ async fn patch(
     actor: Actor,
     Path(name): Path<String>,
     Query(query): Query<DryRun>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    let precondition = etag::precondition(&headers)?;
     let model = app
         .patch_model(&actor, &name, &body, &precondition, query.dry_run)
         .await?;
-    answer(StatusCode::OK, model)
+    shown(model)
 }
 
 /// Deletes a model that no device is of.
@@ -277,10 +264,7 @@ async fn patch(
 /// Its versions are kept: a model made again under the name goes on with the next.
 #[utoipa::path(
     delete, path = "/models/{name}", tag = "models", security(("bearer" = ["models:write"])),
-    params(
-        ("name" = String, Path, description = "The model's name", example = "home"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-    ),
+    params(ModelPath, IfMatch),
     responses(
         (status = 204, description = "It is gone"),
         (status = 404, description = "There is no such model"),
@@ -292,9 +276,8 @@ async fn delete(
     State(app): State<App>,
     actor: Actor,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    let precondition = etag::precondition(&headers)?;
     app.delete_model(&actor, &name, &precondition).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use crate::{
     app::{Actor, App, Error},
-    http::{Context, Json, Page, PageQuery, Path, Problem, Query},
+    http::{Context, Json, Page, PageQuery, Path, Problem, Query, params::ModelPath},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -69,7 +69,7 @@ impl VersionBody {
 /// Lists a model's versions, newest first.
 #[utoipa::path(
     get, path = "/models/{name}/versions", tag = "models", security(("bearer" = ["models:read"])),
-    params(("name" = String, Path, description = "The model's name", example = "home"), PageQuery),
+    params(ModelPath, PageQuery),
     responses(
         (status = 200, description = "A page of versions", body = Page<VersionBody>),
         (status = 404, description = "There is no such model"),
@@ -93,10 +93,7 @@ async fn list(
 /// Shows one version of a model with all of it.
 #[utoipa::path(
     get, path = "/models/{name}/versions/{version}", tag = "models", security(("bearer" = ["models:read"])),
-    params(
-        ("name" = String, Path, description = "The model's name", example = "home"),
-        ("version" = i32, Path, description = "The version", example = 2),
-    ),
+    params(ModelPath, ("version" = i32, Path, description = "The version", example = 2)),
     responses(
         (status = 200, description = "The version", body = VersionBody),
         (status = 404, description = "There is no such model or version"),

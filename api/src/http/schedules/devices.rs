@@ -1,10 +1,6 @@
 //! `/devices/{serial}/schedules`.
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use setpoint_model::Serial;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -14,7 +10,9 @@ use super::{
 };
 use crate::{
     app::{Actor, App, schedules::Whose},
-    http::{BASE, Context, Json, Page, PageQuery, Path, Payload, Problem, Query},
+    http::{
+        Context, Json, Page, PageQuery, Path, Payload, Problem, Query, etag::IfMatch, params::DevicePath,
+    },
 };
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -30,7 +28,7 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
 #[utoipa::path(
     get, path = "/devices/{serial}/schedules", tag = "schedules", operation_id = "list_device_schedules",
     security(("bearer" = ["settings:read"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1"), PageQuery),
+    params(DevicePath, PageQuery),
     responses(
         (status = 200, description = "A page of schedules", body = Page<ScheduleBody>),
         (status = 404, description = "There is no such device"),
@@ -52,7 +50,7 @@ async fn list(
 #[utoipa::path(
     post, path = "/devices/{serial}/schedules", tag = "schedules", operation_id = "create_device_schedule",
     security(("bearer" = ["settings:write"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
+    params(DevicePath),
     request_body(content = NewSchedule, content_type = "application/json", example = json!({
         "name": "night", "days": ["mon", "tue", "wed", "thu", "fri"], "from": "22:00", "to": "06:30",
         "settings": {"privacyMode": true}
@@ -74,7 +72,7 @@ async fn create(
     Path(serial): Path<Serial>,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    let base = format!("{BASE}/devices/{serial}/schedules");
+    let base = format!("/devices/{serial}/schedules");
     super::create(&app, &actor, &Whose::Device(serial), &base, &body).await
 }
 
@@ -85,7 +83,7 @@ async fn create(
 #[utoipa::path(
     get, path = "/devices/{serial}/schedules/preview", tag = "schedules", operation_id = "preview_device_schedules",
     security(("bearer" = ["settings:read"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1"), PreviewQuery),
+    params(DevicePath, PreviewQuery),
     responses(
         (status = 200, description = "What will hold when, in order", body = Page<ScheduleItem>),
         (status = 404, description = "There is no such device"),
@@ -105,7 +103,7 @@ async fn preview(
 #[utoipa::path(
     get, path = "/devices/{serial}/schedules/{name}", tag = "schedules", operation_id = "read_device_schedule",
     security(("bearer" = ["settings:read"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1"), ("name" = String, Path, description = "The schedule's name", example = "night")),
+    params(DevicePath, ("name" = String, Path, description = "The schedule's name", example = "night")),
     responses(
         (status = 200, description = "The schedule", body = ScheduleBody,
          headers(("ETag" = String, description = "Its version, in quotes"))),
@@ -125,7 +123,7 @@ async fn read(
     put, path = "/devices/{serial}/schedules/{name}", tag = "schedules", operation_id = "put_device_schedule",
     security(("bearer" = ["settings:write"])),
     params(
-        ("serial" = String, Path, description = "The device's serial", example = "HOME-1"),
+        DevicePath,
         ("name" = String, Path, description = "The schedule's name", example = "night"),
         ("If-Match" = Option<String>, Header, description = "Only if this is its version: `\"7\"`"),
     ),
@@ -149,10 +147,10 @@ async fn put(
     State(app): State<App>,
     actor: Actor,
     Path((serial, name)): Path<(Serial, String)>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    super::put(&app, &actor, &Whose::Device(serial), &name, &headers, &body).await
+    super::put(&app, &actor, &Whose::Device(serial), &name, &precondition, &body).await
 }
 
 /// Changes a device's schedule.
@@ -162,7 +160,7 @@ async fn put(
     patch, path = "/devices/{serial}/schedules/{name}", tag = "schedules", operation_id = "patch_device_schedule",
     security(("bearer" = ["settings:write"])),
     params(
-        ("serial" = String, Path, description = "The device's serial", example = "HOME-1"),
+        DevicePath,
         ("name" = String, Path, description = "The schedule's name", example = "night"),
         ("If-Match" = Option<String>, Header, description = "Only if this is its version: `\"7\"`"),
     ),
@@ -184,10 +182,10 @@ async fn patch(
     State(app): State<App>,
     actor: Actor,
     Path((serial, name)): Path<(Serial, String)>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    super::patch(&app, &actor, &Whose::Device(serial), &name, &headers, &body).await
+    super::patch(&app, &actor, &Whose::Device(serial), &name, &precondition, &body).await
 }
 
 /// Removes a device's schedule.
@@ -195,7 +193,7 @@ async fn patch(
     delete, path = "/devices/{serial}/schedules/{name}", tag = "schedules", operation_id = "delete_device_schedule",
     security(("bearer" = ["settings:write"])),
     params(
-        ("serial" = String, Path, description = "The device's serial", example = "HOME-1"),
+        DevicePath,
         ("name" = String, Path, description = "The schedule's name", example = "night"),
         ("If-Match" = Option<String>, Header, description = "Only if this is its version: `\"7\"`"),
     ),
@@ -209,7 +207,7 @@ async fn delete(
     State(app): State<App>,
     actor: Actor,
     Path((serial, name)): Path<(Serial, String)>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    super::delete(&app, &actor, &Whose::Device(serial), &name, &headers).await
+    super::delete(&app, &actor, &Whose::Device(serial), &name, &precondition).await
 }

@@ -1,10 +1,6 @@
 //! `/groups/{name}/schedules`.
 
-use axum::{
-    extract::State,
-    http::{HeaderMap, StatusCode},
-    response::Response,
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
@@ -13,7 +9,10 @@ use super::{
 };
 use crate::{
     app::{Actor, App, schedules::Whose},
-    http::{BASE, Context, Json, Page, PageQuery, Path, Payload, Problem, Query, groups::known},
+    http::{
+        Context, Json, Page, PageQuery, Path, Payload, Problem, Query, etag::IfMatch, groups::known,
+        params::GroupPath,
+    },
 };
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -27,7 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Context> {
 #[utoipa::path(
     get, path = "/groups/{name}/schedules", tag = "schedules", operation_id = "list_group_schedules",
     security(("bearer" = ["settings:read"])),
-    params(("name" = String, Path, description = "The group's name", example = "oslo"), PageQuery),
+    params(GroupPath, PageQuery),
     responses(
         (status = 200, description = "A page of schedules", body = Page<ScheduleBody>),
         (status = 404, description = "There is no such group"),
@@ -50,7 +49,7 @@ async fn list(
 #[utoipa::path(
     post, path = "/groups/{name}/schedules", tag = "schedules", operation_id = "create_group_schedule",
     security(("bearer" = ["settings:write"])),
-    params(("name" = String, Path, description = "The group's name", example = "oslo")),
+    params(GroupPath),
     request_body(content = NewSchedule, content_type = "application/json", example = json!({
         "name": "night", "days": ["mon", "tue", "wed", "thu", "fri"], "from": "22:00", "to": "06:30",
         "settings": {"privacyMode": true}
@@ -73,7 +72,7 @@ async fn create(
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
     let name = known(&name)?;
-    let base = format!("{BASE}/groups/{name}/schedules");
+    let base = format!("/groups/{name}/schedules");
     super::create(&app, &actor, &Whose::Group(name), &base, &body).await
 }
 
@@ -83,7 +82,7 @@ async fn create(
 #[utoipa::path(
     get, path = "/groups/{name}/schedules/preview", tag = "schedules", operation_id = "preview_group_schedules",
     security(("bearer" = ["settings:read"])),
-    params(("name" = String, Path, description = "The group's name", example = "oslo"), PreviewQuery),
+    params(GroupPath, PreviewQuery),
     responses(
         (status = 200, description = "What will hold when, in order", body = Page<ScheduleItem>),
         (status = 404, description = "There is no such group"),
@@ -103,7 +102,7 @@ async fn preview(
 #[utoipa::path(
     get, path = "/groups/{name}/schedules/{schedule}", tag = "schedules", operation_id = "read_group_schedule",
     security(("bearer" = ["settings:read"])),
-    params(("name" = String, Path, description = "The group's name", example = "oslo"), ("schedule" = String, Path, description = "The schedule's name", example = "night")),
+    params(GroupPath, ("schedule" = String, Path, description = "The schedule's name", example = "night")),
     responses(
         (status = 200, description = "The schedule", body = ScheduleBody,
          headers(("ETag" = String, description = "Its version, in quotes"))),
@@ -123,7 +122,7 @@ async fn read(
     put, path = "/groups/{name}/schedules/{schedule}", tag = "schedules", operation_id = "put_group_schedule",
     security(("bearer" = ["settings:write"])),
     params(
-        ("name" = String, Path, description = "The group's name", example = "oslo"),
+        GroupPath,
         ("schedule" = String, Path, description = "The schedule's name", example = "night"),
         ("If-Match" = Option<String>, Header, description = "Only if this is its version: `\"7\"`"),
     ),
@@ -147,7 +146,7 @@ async fn put(
     State(app): State<App>,
     actor: Actor,
     Path((name, schedule)): Path<(String, String)>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
     super::put(
@@ -155,7 +154,7 @@ async fn put(
         &actor,
         &Whose::Group(known(&name)?),
         &schedule,
-        &headers,
+        &precondition,
         &body,
     )
     .await
@@ -168,7 +167,7 @@ async fn put(
     patch, path = "/groups/{name}/schedules/{schedule}", tag = "schedules", operation_id = "patch_group_schedule",
     security(("bearer" = ["settings:write"])),
     params(
-        ("name" = String, Path, description = "The group's name", example = "oslo"),
+        GroupPath,
         ("schedule" = String, Path, description = "The schedule's name", example = "night"),
         ("If-Match" = Option<String>, Header, description = "Only if this is its version: `\"7\"`"),
     ),
@@ -190,7 +189,7 @@ async fn patch(
     State(app): State<App>,
     actor: Actor,
     Path((name, schedule)): Path<(String, String)>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
     super::patch(
@@ -198,7 +197,7 @@ async fn patch(
         &actor,
         &Whose::Group(known(&name)?),
         &schedule,
-        &headers,
+        &precondition,
         &body,
     )
     .await
@@ -209,7 +208,7 @@ async fn patch(
     delete, path = "/groups/{name}/schedules/{schedule}", tag = "schedules", operation_id = "delete_group_schedule",
     security(("bearer" = ["settings:write"])),
     params(
-        ("name" = String, Path, description = "The group's name", example = "oslo"),
+        GroupPath,
         ("schedule" = String, Path, description = "The schedule's name", example = "night"),
         ("If-Match" = Option<String>, Header, description = "Only if this is its version: `\"7\"`"),
     ),
@@ -223,7 +222,14 @@ async fn delete(
     State(app): State<App>,
     actor: Actor,
     Path((name, schedule)): Path<(String, String)>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
 ) -> Result<StatusCode, Problem> {
-    super::delete(&app, &actor, &Whose::Group(known(&name)?), &schedule, &headers).await
+    super::delete(
+        &app,
+        &actor,
+        &Whose::Group(known(&name)?),
+        &schedule,
+        &precondition,
+    )
+    .await
 }

@@ -6,7 +6,7 @@ mod groups;
 mod preview;
 
 use axum::{
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -19,10 +19,11 @@ use setpoint_model::{
 };
 use utoipa_axum::router::OpenApiRouter;
 
-use super::{Context, Json, Page, PageQuery, Problem, etag};
+use super::{Context, Json, Page, PageQuery, Problem, answer};
 use crate::app::{
     Actor, App, Error,
     schedules::{Shown, Whose},
+    settings::Precondition,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -137,9 +138,8 @@ impl From<Shown> for ScheduleBody {
 }
 
 /// A schedule with its `ETag`.
-fn answer(status: StatusCode, shown: Shown) -> Result<Response, Problem> {
-    let tag = etag::of(shown.schedule.version)?;
-    Ok((status, [tag], Json(ScheduleBody::from(shown))).into_response())
+fn shown(schedule: Shown) -> Result<Response, Problem> {
+    answer::versioned(schedule.schedule.version, ScheduleBody::from(schedule))
 }
 
 /// The name in a path; one that can't be a schedule's names nothing that exists.
@@ -163,7 +163,7 @@ async fn list(
     Ok(Json(page.map(ScheduleBody::from)))
 }
 
-/// `base` is the path of the list.
+/// `base` is the path of the list, under [`super::BASE`].
 async fn create(
     app: &App,
     actor: &Actor,
@@ -172,15 +172,12 @@ async fn create(
     body: &Bytes,
 ) -> Result<Response, Problem> {
     let made = app.create_schedule(actor, whose, body).await?;
-    let location =
-        HeaderValue::from_str(&format!("{base}/{}", made.schedule.name)).map_err(Error::internal)?;
-    let mut response = answer(StatusCode::CREATED, made)?;
-    response.headers_mut().insert(header::LOCATION, location);
-    Ok(response)
+    let path = format!("{base}/{}", made.schedule.name);
+    answer::at(StatusCode::CREATED, &path, shown(made)?)
 }
 
 async fn read(app: &App, actor: &Actor, whose: &Whose, name: &str) -> Result<Response, Problem> {
-    answer(StatusCode::OK, app.schedule(actor, whose, &named(name)?).await?)
+    shown(app.schedule(actor, whose, &named(name)?).await?)
 }
 
 async fn put(
@@ -188,16 +185,19 @@ async fn put(
     actor: &Actor,
     whose: &Whose,
     name: &str,
-    headers: &HeaderMap,
+    precondition: &Precondition,
     body: &Bytes,
 ) -> Result<Response, Problem> {
-    let precondition = etag::precondition(headers)?;
     let name = name
         .parse::<ScheduleName>()
         .map_err(|error| Error::invalid("name", error.to_string()))?;
-    let (shown, new) = app.put_schedule(actor, whose, &name, body, &precondition).await?;
-    let status = if new { StatusCode::CREATED } else { StatusCode::OK };
-    answer(status, shown)
+    let (schedule, is_new) = app.put_schedule(actor, whose, &name, body, precondition).await?;
+    let status = if is_new {
+        StatusCode::CREATED
+    } else {
+        StatusCode::OK
+    };
+    Ok((status, shown(schedule)?).into_response())
 }
 
 async fn patch(
@@ -205,14 +205,13 @@ async fn patch(
     actor: &Actor,
     whose: &Whose,
     name: &str,
-    headers: &HeaderMap,
+    precondition: &Precondition,
     body: &Bytes,
 ) -> Result<Response, Problem> {
-    let precondition = etag::precondition(headers)?;
-    let shown = app
-        .patch_schedule(actor, whose, &named(name)?, body, &precondition)
+    let schedule = app
+        .patch_schedule(actor, whose, &named(name)?, body, precondition)
         .await?;
-    answer(StatusCode::OK, shown)
+    shown(schedule)
 }
 
 async fn delete(
@@ -220,10 +219,9 @@ async fn delete(
     actor: &Actor,
     whose: &Whose,
     name: &str,
-    headers: &HeaderMap,
+    precondition: &Precondition,
 ) -> Result<StatusCode, Problem> {
-    let precondition = etag::precondition(headers)?;
-    app.delete_schedule(actor, whose, &named(name)?, &precondition)
+    app.delete_schedule(actor, whose, &named(name)?, precondition)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -4,11 +4,7 @@ mod versions;
 
 use std::collections::BTreeMap;
 
-use axum::{
-    extract::State,
-    http::HeaderMap,
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use setpoint_model::{
@@ -18,7 +14,7 @@ use setpoint_model::{
 use setpoint_store::settings::Settings;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{Context, Json, Path, Payload, Problem, etag};
+use super::{Context, Path, Payload, Problem, answer, etag::IfMatch, params::DevicePath};
 use crate::app::{Actor, App, Error};
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -88,15 +84,14 @@ impl From<Settings> for SettingsBody {
 }
 
 /// The settings with their `ETag`.
-fn answer(settings: Settings) -> Result<Response, Problem> {
-    let tag = etag::of(settings.version)?;
-    Ok(([tag], Json(SettingsBody::from(settings))).into_response())
+fn shown(settings: Settings) -> Result<Response, Problem> {
+    answer::versioned(settings.version, SettingsBody::from(settings))
 }
 
 /// Shows a device's settings.
 #[utoipa::path(
     get, path = "/devices/{serial}/settings", tag = "settings", security(("bearer" = ["settings:read"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1")),
+    params(DevicePath),
     responses(
         (status = 200, description = "The settings as they stand", body = SettingsBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
@@ -104,7 +99,7 @@ fn answer(settings: Settings) -> Result<Response, Problem> {
     )
 )]
 async fn read(State(app): State<App>, actor: Actor, Path(serial): Path<Serial>) -> Result<Response, Problem> {
-    answer(app.settings(&actor, &serial).await?)
+    shown(app.settings(&actor, &serial).await?)
 }
 
 /// Changes a device's settings.
@@ -115,7 +110,7 @@ async fn read(State(app): State<App>, actor: Actor, Path(serial): Path<Serial>) 
 #[utoipa::path(
     patch, path = "/devices/{serial}/settings", tag = "settings", security(("bearer" = ["settings:write"])),
     params(
-        ("serial" = String, Path, description = "The device's serial", example = "HOME-1"),
+        DevicePath,
         ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"42\"`"),
     ),
     request_body(content(
@@ -136,11 +131,10 @@ async fn patch(
     State(app): State<App>,
     actor: Actor,
     Path(serial): Path<Serial>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    let precondition = etag::precondition(&headers)?;
-    answer(
+    shown(
         app.patch_settings(&actor, &serial, &body, &precondition, Source::Rest)
             .await?,
     )
@@ -152,7 +146,7 @@ async fn patch(
 #[utoipa::path(
     put, path = "/devices/{serial}/settings", tag = "settings", security(("bearer" = ["settings:write"])),
     params(
-        ("serial" = String, Path, description = "The device's serial", example = "HOME-1"),
+        DevicePath,
         ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"42\"`"),
     ),
     request_body(content = Object, content_type = "application/json", example = json!({"privacyMode": true})),
@@ -170,11 +164,10 @@ async fn replace(
     State(app): State<App>,
     actor: Actor,
     Path(serial): Path<Serial>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
     Payload(body): Payload,
 ) -> Result<Response, Problem> {
-    let precondition = etag::precondition(&headers)?;
-    answer(
+    shown(
         app.replace_settings(&actor, &serial, &body, &precondition)
             .await?,
     )

@@ -1,6 +1,6 @@
 //! `/devices/{serial}/settings/versions`.
 
-use axum::{extract::State, http::HeaderMap, response::Response};
+use axum::{extract::State, response::Response};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use setpoint_model::{
@@ -9,10 +9,10 @@ use setpoint_model::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{answer, etag, version};
+use super::{shown, version};
 use crate::{
-    app::{Actor, App, Error, settings::VersionStory},
-    http::{Context, Json, Page, PageQuery, Path, Problem, Query},
+    app::{Actor, App, settings::VersionStory},
+    http::{Context, Json, Page, PageQuery, Path, Problem, Query, etag::IfMatch, page, params::DevicePath},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -64,7 +64,7 @@ impl From<VersionStory> for VersionBody {
 /// Lists the versions of a device's settings, newest first.
 #[utoipa::path(
     get, path = "/devices/{serial}/settings/versions", tag = "settings", security(("bearer" = ["settings:read"])),
-    params(("serial" = String, Path, description = "The device's serial", example = "HOME-1"), PageQuery),
+    params(DevicePath, PageQuery),
     responses(
         (status = 200, description = "A page of versions", body = Page<VersionBody>),
         (status = 404, description = "There is no such device"),
@@ -77,8 +77,7 @@ async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<VersionBody>>, Problem> {
     let limit = query.limit()?;
-    let before = query.cursor.map(|cursor| cursor.parse::<i64>()).transpose();
-    let before = before.map_err(|_| Error::invalid("cursor", "is not a cursor of this list"))?;
+    let before = page::cursor::<i64>(query.cursor.as_deref())?;
     let versions = app.settings_versions(&actor, &serial, before, limit + 1).await?;
     Ok(Json(
         Page::of(versions, limit, |last| last.version.version.to_string()).map(VersionBody::from),
@@ -89,10 +88,7 @@ async fn list(
 #[utoipa::path(
     get, path = "/devices/{serial}/settings/versions/{version}", tag = "settings",
     security(("bearer" = ["settings:read"])),
-    params(
-        ("serial" = String, Path, description = "The device's serial", example = "HOME-1"),
-        ("version" = i64, Path, description = "The version", example = 42),
-    ),
+    params(DevicePath, ("version" = i64, Path, description = "The version", example = 42)),
     responses(
         (status = 200, description = "The version", body = VersionBody),
         (status = 404, description = "There is no such device or version"),
@@ -117,7 +113,7 @@ async fn read(
     post, path = "/devices/{serial}/settings/versions/{version}/revert", tag = "settings",
     security(("bearer" = ["settings:write"])),
     params(
-        ("serial" = String, Path, description = "The device's serial", example = "HOME-1"),
+        DevicePath,
         ("version" = i64, Path, description = "The version to bring back", example = 41),
         ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"42\"`"),
     ),
@@ -133,10 +129,9 @@ async fn revert(
     State(app): State<App>,
     actor: Actor,
     Path((serial, number)): Path<(Serial, String)>,
-    headers: HeaderMap,
+    IfMatch(precondition): IfMatch,
 ) -> Result<Response, Problem> {
-    let precondition = etag::precondition(&headers)?;
-    answer(
+    shown(
         app.revert_settings(&actor, &serial, version(&number)?, &precondition)
             .await?,
     )

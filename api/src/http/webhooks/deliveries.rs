@@ -1,10 +1,6 @@
 //! `/webhooks/{name}/deliveries`, `/replay` and `/test`.
 
-use axum::{
-    extract::State,
-    http::{HeaderValue, StatusCode, header},
-    response::{IntoResponse, Response},
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,7 +11,7 @@ use uuid::Uuid;
 use super::known;
 use crate::{
     app::{Actor, App, Error, policy::Action},
-    http::{BASE, Context, Json, Page, Path, Payload, Problem, Query, page},
+    http::{Context, Json, Page, Path, Payload, Problem, Query, answer, page, params::WebhookPath},
 };
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -120,7 +116,7 @@ struct Replayed {
 /// Lists what was, or is to be, delivered to a webhook, newest first.
 #[utoipa::path(
     get, path = "/webhooks/{name}/deliveries", tag = "webhooks", security(("bearer" = ["webhooks:read"])),
-    params(("name" = String, Path, description = "The webhook's name", example = "ops"), ListQuery),
+    params(WebhookPath, ListQuery),
     responses(
         (status = 200, description = "A page of deliveries", body = Page<DeliveryBody>),
         (status = 404, description = "There is no such webhook"),
@@ -146,10 +142,7 @@ async fn list(
 /// Shows a delivery.
 #[utoipa::path(
     get, path = "/webhooks/{name}/deliveries/{id}", tag = "webhooks", security(("bearer" = ["webhooks:read"])),
-    params(
-        ("name" = String, Path, description = "The webhook's name", example = "ops"),
-        ("id" = Uuid, Path, description = "The delivery's id"),
-    ),
+    params(WebhookPath, ("id" = Uuid, Path, description = "The delivery's id")),
     responses(
         (status = 200, description = "The delivery", body = DeliveryBody),
         (status = 404, description = "There is no such webhook or delivery"),
@@ -169,10 +162,7 @@ async fn read(
 /// Sends something again that was delivered or given up, as the same message, with attempts counted anew.
 #[utoipa::path(
     post, path = "/webhooks/{name}/deliveries/{id}/replay", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
-    params(
-        ("name" = String, Path, description = "The webhook's name", example = "ops"),
-        ("id" = Uuid, Path, description = "The delivery's id"),
-    ),
+    params(WebhookPath, ("id" = Uuid, Path, description = "The delivery's id")),
     responses(
         (status = 202, description = "It is sent", body = DeliveryBody),
         (status = 404, description = "There is no such webhook or delivery"),
@@ -192,7 +182,7 @@ async fn replay_one(
 /// Sends again all that was given up, or what happened within a time.
 #[utoipa::path(
     post, path = "/webhooks/{name}/replay", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
-    params(("name" = String, Path, description = "The webhook's name", example = "ops")),
+    params(WebhookPath),
     request_body = ReplayBody,
     responses(
         (status = 202, description = "So many are sent", body = Replayed),
@@ -234,7 +224,7 @@ async fn replay(
 /// What came of it is in the delivery that `Location` names.
 #[utoipa::path(
     post, path = "/webhooks/{name}/test", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
-    params(("name" = String, Path, description = "The webhook's name", example = "ops")),
+    params(WebhookPath),
     responses(
         (status = 202, description = "It is sent", body = DeliveryBody,
          headers(("Location" = String, description = "Where the delivery is"))),
@@ -245,10 +235,8 @@ async fn test(State(app): State<App>, actor: Actor, Path(name): Path<String>) ->
     app.authorize_all(&actor, Action::WriteWebhooks)?;
     let name = known(&name)?;
     let delivery = app.ping_webhook(&actor, &name).await?;
-    let location = format!("{BASE}/webhooks/{name}/deliveries/{}", delivery.id);
-    let location = HeaderValue::from_str(&location).map_err(Error::internal)?;
-    let body = Json(DeliveryBody::from(delivery));
-    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], body).into_response())
+    let path = format!("/webhooks/{name}/deliveries/{}", delivery.id);
+    answer::at(StatusCode::ACCEPTED, &path, Json(DeliveryBody::from(delivery)))
 }
 
 fn state(text: &str) -> Result<DeliveryState, Error> {

@@ -4,7 +4,7 @@ mod deliveries;
 
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
@@ -15,7 +15,10 @@ use setpoint_model::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use super::{BASE, Context, Json, Page, PageQuery, Path, Payload, Problem, Query, etag};
+use super::{
+    Context, Json, Page, PageQuery, Path, Payload, Problem, Query, answer, etag::IfMatch, page,
+    params::WebhookPath,
+};
 use crate::app::{
     Actor, App, Error,
     policy::Action,
@@ -190,20 +193,19 @@ impl From<WebhookStanding> for WebhookBody {
 }
 
 /// The webhook with its `ETag`.
-fn answer(standing: WebhookStanding) -> Result<Response, Problem> {
-    let tag = etag::of(standing.webhook.version)?;
-    Ok(([tag], Json(WebhookBody::from(standing))).into_response())
+fn shown(standing: WebhookStanding) -> Result<Response, Problem> {
+    answer::versioned(standing.webhook.version, WebhookBody::from(standing))
 }
 
 /// The same with its secret, which no cache may keep.
 fn with_secret(standing: WebhookStanding, secret: &SigningSecret) -> Result<Response, Problem> {
-    let tag = etag::of(standing.webhook.version)?;
+    let version = standing.webhook.version;
     let body = WebhookWithSecret {
         webhook: standing.into(),
         secret: secret.reveal(),
     };
     let private = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    Ok(([tag, private], Json(body)).into_response())
+    Ok(([private], answer::versioned(version, body)?).into_response())
 }
 
 /// Lists webhooks by name.
@@ -217,11 +219,7 @@ async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<WebhookBody>>, Problem> {
     let limit = query.limit()?;
-    let after = match query.cursor.as_deref().map(str::parse::<WebhookName>) {
-        None => String::new(),
-        Some(Ok(name)) => name.to_string(),
-        Some(Err(_)) => return Err(Error::invalid("cursor", "is not a cursor of this list").into()),
-    };
+    let after = page::after::<WebhookName>(query.cursor.as_deref())?;
     let webhooks = app.webhooks(&actor, &after, limit + 1).await?;
     let page = Page::of(webhooks, limit, |last| last.webhook.name.to_string());
     Ok(Json(page.map(WebhookBody::from)))
@@ -249,16 +247,14 @@ async fn create(
     // Who may not is told so, whatever the body.
     app.authorize_all(&actor, Action::WriteWebhooks)?;
     let (standing, secret) = app.create_webhook(&actor, &body?.0).await?;
-    let location = HeaderValue::from_str(&format!("{BASE}/webhooks/{}", standing.webhook.name));
-    let location = location.map_err(Error::internal)?;
-    let answer = with_secret(standing, &secret)?;
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], answer).into_response())
+    let path = format!("/webhooks/{}", standing.webhook.name);
+    answer::at(StatusCode::CREATED, &path, with_secret(standing, &secret)?)
 }
 
 /// Shows a webhook.
 #[utoipa::path(
     get, path = "/webhooks/{name}", tag = "webhooks", security(("bearer" = ["webhooks:read"])),
-    params(("name" = String, Path, description = "The webhook's name", example = "ops")),
+    params(WebhookPath),
     responses(
         (status = 200, description = "The webhook", body = WebhookBody,
          headers(("ETag" = String, description = "The version, in quotes"))),
@@ -267,7 +263,7 @@ async fn create(
 )]
 async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) -> Result<Response, Problem> {
     app.authorize_all(&actor, Action::ReadWebhooks)?;
-    answer(app.webhook(&actor, &known(&name)?).await?)
+    shown(app.webhook(&actor, &known(&name)?).await?)
 }
 
 /// Changes a webhook.
@@ -275,10 +271,7 @@ async fn read(State(app): State<App>, actor: Actor, Path(name): Path<String>) ->
 /// The body is a merge patch (RFC 7396): `null` for a header drops it. Enabling it again sends what has waited.
 #[utoipa::path(
     patch, path = "/webhooks/{name}", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
-    params(
-        ("name" = String, Path, description = "The webhook's name", example = "ops"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-    ),
+    params(WebhookPath, IfMatch),
     request_body(content(
         (WebhookPatch = "application/merge-patch+json", example = json!({"enabled": false})),
         (WebhookPatch = "application/json"),
@@ -297,22 +290,19 @@ async fn patch(
     State(app): State<App>,
     actor: Actor,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    precondition: Result<IfMatch, Problem>,
     body: Result<Payload, Problem>,
 ) -> Result<Response, Problem> {
     app.authorize_all(&actor, Action::WriteWebhooks)?;
-    let (Payload(body), name, precondition) = (body?, known(&name)?, etag::precondition(&headers)?);
+    let (Payload(body), name, precondition) = (body?, known(&name)?, precondition?.0);
     let patched = app.patch_webhook(&actor, &name, &body, &precondition);
-    answer(patched.await?)
+    shown(patched.await?)
 }
 
 /// Deletes a webhook with everything that waits for it.
 #[utoipa::path(
     delete, path = "/webhooks/{name}", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
-    params(
-        ("name" = String, Path, description = "The webhook's name", example = "ops"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-    ),
+    params(WebhookPath, IfMatch),
     responses(
         (status = 204, description = "It is gone"),
         (status = 404, description = "There is no such webhook"),
@@ -323,10 +313,10 @@ async fn delete(
     State(app): State<App>,
     actor: Actor,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    precondition: Result<IfMatch, Problem>,
 ) -> Result<StatusCode, Problem> {
     app.authorize_all(&actor, Action::WriteWebhooks)?;
-    let (name, precondition) = (known(&name)?, etag::precondition(&headers)?);
+    let (name, precondition) = (known(&name)?, precondition?.0);
     app.delete_webhook(&actor, &name, &precondition).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -336,10 +326,7 @@ async fn delete(
 /// For a while requests carry a signature of each, so that the receiver can change over at any moment of it.
 #[utoipa::path(
     post, path = "/webhooks/{name}/secret", tag = "webhooks", security(("bearer" = ["webhooks:write"])),
-    params(
-        ("name" = String, Path, description = "The webhook's name", example = "ops"),
-        ("If-Match" = Option<String>, Header, description = "Only if this is the current version: `\"3\"`"),
-    ),
+    params(WebhookPath, IfMatch),
     request_body(content = NewSecret),
     responses(
         (status = 200, description = "`secret` is shown this once", body = WebhookWithSecret,
@@ -354,11 +341,11 @@ async fn rotate(
     State(app): State<App>,
     actor: Actor,
     Path(name): Path<String>,
-    headers: HeaderMap,
+    precondition: Result<IfMatch, Problem>,
     body: Result<Payload, Problem>,
 ) -> Result<Response, Problem> {
     app.authorize_all(&actor, Action::WriteWebhooks)?;
-    let (Payload(body), name, precondition) = (body?, known(&name)?, etag::precondition(&headers)?);
+    let (Payload(body), name, precondition) = (body?, known(&name)?, precondition?.0);
     let rotated = app.rotate_webhook_secret(&actor, &name, &body, &precondition);
     let (standing, secret) = rotated.await?;
     with_secret(standing, &secret)
