@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use serde_json::{Map, Value, json};
 
-use super::cpu::CpuTime;
+use super::{cpu::CpuTime, memory::resident_kib};
 use crate::summary::Quantiles;
 
 /// What a figure is counted in.
@@ -122,6 +122,14 @@ impl Report {
     /// Adds an amount of memory, given in KiB.
     pub fn memory(&mut self, key: &str, label: &str, kib: f64) {
         self.push(format!("{key}_kib"), label.to_owned(), kib, Unit::KiB);
+    }
+
+    /// Adds what the server holds, if it is a process of this machine.
+    pub fn resident(&mut self, server: Option<u32>) {
+        if let Some(kib) = server.and_then(resident_kib) {
+            let kib = u32::try_from(kib).map_or(f64::MAX, f64::from);
+            self.memory("memory", "memory held", kib);
+        }
     }
 
     /// Adds the processor time of one of `count` operations that took `used` together: the server's own, and its

@@ -22,7 +22,6 @@ use tokio::{
 use super::{
     Bench, BenchError, Changes, Report, Target, failed,
     idle::first_error,
-    memory::resident_kib,
     publisher,
     session::{Heard, Session},
     topic,
@@ -57,15 +56,15 @@ pub struct SettingsBench {
     pub no_ack: bool,
 }
 
-/// The part of a settings document that the bench reads: the label says which change it is.
+/// The part of a settings document that benches read: the label says which change it is.
 #[derive(Deserialize)]
-struct Document {
-    settings: Labelled,
+pub(in crate::bench) struct Document {
+    pub(in crate::bench) settings: Labelled,
 }
 
 #[derive(Deserialize)]
-struct Labelled {
-    label: Option<String>,
+pub(in crate::bench) struct Labelled {
+    pub(in crate::bench) label: Option<String>,
 }
 
 /// When each change was asked for, and what came of it.
@@ -198,13 +197,7 @@ impl Bench for SettingsBench {
         report.latencies("to_device", "change to device", ledger.to_device.quantiles());
         // A change that a newer one of the same device overtook is never sent: the device wants the newest.
         report.count("overtaken", "overtaken or lost", asked.saturating_sub(delivered));
-        if let Some(kib) = target.pid.and_then(resident_kib) {
-            report.memory(
-                "memory",
-                "memory held",
-                u32::try_from(kib).map_or(f64::MAX, f64::from),
-            );
-        }
+        report.resident(target.pid);
         Ok(report)
     }
 }

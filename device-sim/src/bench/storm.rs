@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Bench, BenchError, Report, Target, failed,
     idle::first_error,
-    memory::resident_kib,
     publisher,
     session::{Heard, KEEP_ALIVE, Session},
     settings::document,
@@ -160,13 +159,7 @@ impl Bench for Storm {
             u64::from(all) - counters.settled.quantiles().count
         };
         report.count("missing", "without settings in time", missing);
-        if let Some(kib) = target.pid.and_then(resident_kib) {
-            report.memory(
-                "memory",
-                "memory held",
-                u32::try_from(kib).map_or(f64::MAX, f64::from),
-            );
-        }
+        report.resident(target.pid);
         end.cancel();
         // Those that are still dialling need not arrive any more.
         let goodbyes = async { while devices.join_next().await.is_some() {} };

@@ -5,21 +5,9 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::summary::Latencies;
-
-/// The part of a settings document that the bench reads: the label says which change it is.
-#[derive(Deserialize)]
-struct Document {
-    settings: Labelled,
-}
-
-#[derive(Deserialize)]
-struct Labelled {
-    label: Option<String>,
-}
+use crate::{bench::settings::Document, summary::Latencies};
 
 /// Latencies of single changes.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 pub(in crate::bench) use self::publisher::{Counters, Publishers};
 pub use self::publisher::{Load, VALUES};
-use super::{Bench, BenchError, Report, Storage, Target, cpu::CpuTime, memory::resident_kib};
+use super::{Bench, BenchError, Report, Storage, Target, cpu::CpuTime};
 
 /// How long what is acknowledged may take to be stored, where the one is not the other.
 const LAG: Duration = Duration::from_secs(60);
@@ -63,13 +63,7 @@ impl Bench for TelemetryBench {
             self.measure(target, Some(tenth), "tenth_", "at a tenth: ", &mut report)
                 .await?;
         }
-        if let Some(kib) = target.pid.and_then(resident_kib) {
-            report.memory(
-                "memory",
-                "memory held",
-                u32::try_from(kib).map_or(f64::MAX, f64::from),
-            );
-        }
+        report.resident(target.pid);
         Ok(report)
     }
 }
