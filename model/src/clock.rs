@@ -49,6 +49,16 @@ impl Clock for ManualClock {
     }
 }
 
+/// A time in a sentence for people: UTC to the minute, with the date unless it is `now`'s.
+pub(crate) fn told(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    let format = if at.date_naive() == now.date_naive() {
+        "%H:%M"
+    } else {
+        "%Y-%m-%d %H:%M"
+    };
+    at.format(format).to_string()
+}
+
 /// Cuts a time to what Postgres can hold, so that a value read back equals the value written.
 fn truncate(at: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(at.timestamp_micros()).unwrap_or(at)

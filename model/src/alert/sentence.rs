@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value as Json};
 
 use super::{Comparison, Condition, Literal, Operator, Standing, State, Subject, Timing};
-use crate::telemetry::Value;
+use crate::{clock, telemetry::Value};
 
 /// What a sentence is made from.
 #[derive(Debug, Clone, Copy)]
@@ -21,14 +21,7 @@ pub struct Told<'a> {
 
 /// One sentence, without a full stop. Times are UTC, with the date unless it is `now`'s.
 pub fn sentence(told: &Told<'_>, now: DateTime<Utc>) -> String {
-    let time = |at: DateTime<Utc>| {
-        let format = if at.date_naive() == now.date_naive() {
-            "%H:%M"
-        } else {
-            "%Y-%m-%d %H:%M"
-        };
-        at.format(format).to_string()
-    };
+    let time = |at: DateTime<Utc>| clock::told(at, now);
     let Told {
         condition,
         standing,

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::{State, Status, ack::Errors};
+use crate::clock;
 
 /// When each step of a version's way to the device happened; `None` for those that did not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
@@ -56,14 +57,7 @@ pub struct Facts<'a> {
 /// One sentence, without a full stop: what became of the version, or what it waits for. Times are UTC, with
 /// the date unless it is `now`'s.
 pub fn verdict(facts: &Facts<'_>, now: DateTime<Utc>) -> String {
-    let time = |at: DateTime<Utc>| {
-        let format = if at.date_naive() == now.date_naive() {
-            "%H:%M"
-        } else {
-            "%Y-%m-%d %H:%M"
-        };
-        at.format(format).to_string()
-    };
+    let time = |at: DateTime<Utc>| clock::told(at, now);
     let steps = facts.timeline;
     if steps.refused.is_some() {
         let reasons: Vec<String> = facts
