@@ -112,6 +112,21 @@ pub(crate) async fn write(connection: &mut PgConnection, entry: &NewEntry) -> Re
     Ok(())
 }
 
+/// Ends a change: if it was `done` it lasts, together with its entry, else all is let go. Whether it was.
+pub(crate) async fn conclude(
+    mut transaction: sqlx::Transaction<'_, Postgres>,
+    done: bool,
+    entry: &NewEntry,
+) -> Result<bool> {
+    if done {
+        write(&mut transaction, entry).await?;
+        transaction.commit().await?;
+    } else {
+        transaction.rollback().await?;
+    }
+    Ok(done)
+}
+
 impl Store {
     /// Adds entries that stand for themselves: sign-ins and refusals.
     ///

@@ -166,12 +166,7 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        audit::write(&mut transaction, entry).await?;
-        transaction.commit().await?;
-        Ok(true)
+        audit::conclude(transaction, done.rows_affected() > 0, entry).await
     }
 
     /// The claim of this device code, decided or not, for the device that polls.
@@ -187,7 +182,10 @@ impl Store {
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some(row) = row else { return Ok(None) };
+        let Some(row) = row else {
+            transaction.rollback().await?;
+            return Ok(None);
+        };
         let state = match row.state.as_str() {
             "approved" => ClaimState::Approved,
             "denied" => ClaimState::Denied,
@@ -241,6 +239,7 @@ impl PolledClaim {
     /// When the database fails.
     pub async fn redeem(mut self, hash: &SecretHash, entry: &NewEntry) -> Result<Option<DeviceId>> {
         let (ClaimState::Approved, Some(device)) = (self.state, self.device_id) else {
+            self.transaction.rollback().await?;
             return Ok(None);
         };
         let facts = Facts::CredentialRotated {

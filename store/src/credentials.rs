@@ -24,6 +24,19 @@ pub struct Credential {
     pub stolen: bool,
 }
 
+impl Credential {
+    /// That of a device that was just made.
+    pub fn first(device_id: DeviceId, serial: Serial, hash: SecretHash) -> Self {
+        Self {
+            device_id,
+            serial,
+            hash,
+            previous: None,
+            stolen: false,
+        }
+    }
+}
+
 /// The device whose credential was replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Replaced {
@@ -135,7 +148,10 @@ impl Store {
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some(device) = device else { return Ok(None) };
+        let Some(device) = device else {
+            transaction.rollback().await?;
+            return Ok(None);
+        };
         audit::write(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(Some(Replaced {
@@ -182,7 +198,10 @@ impl Store {
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some(id) = id else { return Ok(None) };
+        let Some(id) = id else {
+            transaction.rollback().await?;
+            return Ok(None);
+        };
         audit::write(&mut transaction, entry).await?;
         transaction.commit().await?;
         Ok(Some(DeviceId(id)))

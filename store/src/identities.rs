@@ -40,6 +40,7 @@ impl Store {
     ) -> Result<bool> {
         let mut transaction = self.pool.begin().await?;
         if !users::insert(&mut transaction, user).await? {
+            transaction.rollback().await?;
             return Ok(false);
         }
         sqlx::query!(

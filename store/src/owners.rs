@@ -110,12 +110,7 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        audit::write(&mut transaction, entry).await?;
-        transaction.commit().await?;
-        Ok(true)
+        audit::conclude(transaction, done.rows_affected() > 0, entry).await
     }
 
     /// Ends a share; `false` if there is none of this person. A registration is no share.
@@ -131,12 +126,7 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        audit::write(&mut transaction, entry).await?;
-        transaction.commit().await?;
-        Ok(true)
+        audit::conclude(transaction, done.rows_affected() > 0, entry).await
     }
 }
 

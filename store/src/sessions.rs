@@ -79,6 +79,7 @@ impl Store {
         if let Some(factor) = factor
             && !totp::spend(&mut transaction, session.user_id, factor).await?
         {
+            transaction.rollback().await?;
             return Ok(Begun::Used);
         }
         let done = sqlx::query!(
@@ -98,12 +99,8 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        if done.rows_affected() == 0 {
-            return Ok(Begun::Changed);
-        }
-        audit::write(&mut transaction, entry).await?;
-        transaction.commit().await?;
-        Ok(Begun::Done)
+        let done = audit::conclude(transaction, done.rows_affected() > 0, entry).await?;
+        Ok(if done { Begun::Done } else { Begun::Changed })
     }
 
     /// The session of this cookie, unless it was idle since before `idle_since` or began before `begun_since`. Its
@@ -229,6 +226,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         if done.rows_affected() == 0 {
+            transaction.rollback().await?;
             return Ok(None);
         }
         let ended = sqlx::query!("DELETE FROM sessions WHERE user_id = $1 AND id <> $2", user, kept)

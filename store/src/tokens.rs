@@ -159,12 +159,7 @@ impl Store {
         let done = sqlx::query!("delete from api_tokens where id = $1", id)
             .execute(&mut *transaction)
             .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        audit::write(&mut transaction, entry).await?;
-        transaction.commit().await?;
-        Ok(true)
+        audit::conclude(transaction, done.rows_affected() > 0, entry).await
     }
 
     /// The ids of a person's tokens.

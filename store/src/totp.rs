@@ -91,6 +91,7 @@ impl Store {
         .execute(&mut *transaction)
         .await?;
         if done.rows_affected() == 0 {
+            transaction.rollback().await?;
             return Ok(false);
         }
         let hashes: Vec<Vec<u8>> = recovery_codes
@@ -119,17 +120,13 @@ impl Store {
         if let Some(factor) = by
             && !spend(&mut transaction, user, factor).await?
         {
+            transaction.rollback().await?;
             return Ok(false);
         }
         let done = sqlx::query!("DELETE FROM totp WHERE user_id = $1", user)
             .execute(&mut *transaction)
             .await?;
-        if done.rows_affected() == 0 {
-            return Ok(false);
-        }
-        audit::write(&mut transaction, entry).await?;
-        transaction.commit().await?;
-        Ok(true)
+        audit::conclude(transaction, done.rows_affected() > 0, entry).await
     }
 }
 

@@ -98,12 +98,8 @@ impl Store {
     /// [`crate::Error`].
     pub async fn insert_user(&self, user: &User, entry: &NewEntry) -> Result<bool> {
         let mut transaction = self.pool.begin().await?;
-        if !insert(&mut transaction, user).await? {
-            return Ok(false);
-        }
-        audit::write(&mut transaction, entry).await?;
-        transaction.commit().await?;
-        Ok(true)
+        let made = insert(&mut transaction, user).await?;
+        audit::conclude(transaction, made, entry).await
     }
 
     /// The person of this name, in lower case.
@@ -178,6 +174,7 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let stays = user.role == Role::Admin && user.disabled_at.is_none();
         if !stays && is_last(&mut transaction, user.id).await? {
+            transaction.rollback().await?;
             return Ok(Changed::LastAdministrator);
         }
         sqlx::query!(
@@ -201,12 +198,8 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        if done.rows_affected() == 0 {
-            return Ok(Changed::NotFound);
-        }
-        audit::write(&mut transaction, entry).await?;
-        transaction.commit().await?;
-        Ok(Changed::Done)
+        let done = audit::conclude(transaction, done.rows_affected() > 0, entry).await?;
+        Ok(if done { Changed::Done } else { Changed::NotFound })
     }
 
     /// Deletes a person with their sessions, tokens and registrations.
@@ -216,17 +209,14 @@ impl Store {
     pub async fn delete_user(&self, id: Uuid, entry: &NewEntry) -> Result<Changed> {
         let mut transaction = self.pool.begin().await?;
         if is_last(&mut transaction, id).await? {
+            transaction.rollback().await?;
             return Ok(Changed::LastAdministrator);
         }
         let done = sqlx::query!("delete from users where id = $1", id)
             .execute(&mut *transaction)
             .await?;
-        if done.rows_affected() == 0 {
-            return Ok(Changed::NotFound);
-        }
-        audit::write(&mut transaction, entry).await?;
-        transaction.commit().await?;
-        Ok(Changed::Done)
+        let done = audit::conclude(transaction, done.rows_affected() > 0, entry).await?;
+        Ok(if done { Changed::Done } else { Changed::NotFound })
     }
 }
 

@@ -53,21 +53,9 @@ impl App {
         device
             .commit(&first, Some(&secret.hash()), &actor.label())
             .await?;
-        // It is about to connect, and perhaps thousands with it.
-        let credential = Credential {
-            device_id: id,
-            serial: new.serial.clone(),
-            hash: secret.hash(),
-            previous: None,
-            stolen: false,
-        };
-        self.credentials.remember(&credential, epoch);
-        if layered {
-            self.hints.layers.everything();
-        }
         tracing::info!(serial = %new.serial, by = actor.label(), "device made");
-        let given = self.hints.settings.device(id.0);
-        given.looked_at(self.settings.publish_wait).await;
+        let credential = Credential::first(id, new.serial.clone(), secret.hash());
+        self.expect_device(&credential, epoch, layered).await;
         let device = Device {
             id,
             serial: new.serial,
@@ -82,6 +70,18 @@ impl App {
             stolen_at: None,
         };
         Ok((device, secret))
+    }
+
+    /// Makes ready for a new device that is about to connect, and perhaps thousands with it: it is known, and its settings
+    /// are published unless that takes long. `epoch` is from before its credential was made; `layered` says whether there
+    /// are groups or schedules that may be for it.
+    pub(super) async fn expect_device(&self, credential: &Credential, epoch: u64, layered: bool) {
+        self.credentials.remember(credential, epoch);
+        if layered {
+            self.hints.layers.everything();
+        }
+        let given = self.hints.settings.device(credential.device_id.0);
+        given.looked_at(self.settings.publish_wait).await;
     }
 
     /// A page of devices that the actor may see: those behind `after` in the order of `sort`.

@@ -147,21 +147,10 @@ impl App {
         device
             .commit(&first, Some(&secret.hash()), &actor.label())
             .await?;
-        let credential = Credential {
-            device_id: id,
-            serial: serial.clone(),
-            hash: secret.hash(),
-            previous: None,
-            stolen: false,
-        };
-        self.credentials.remember(&credential, epoch);
-        if layered {
-            self.hints.layers.everything();
-        }
+        let credential = Credential::first(id, serial.clone(), secret.hash());
         self.enrolment.count("made");
         tracing::info!(%serial, %address, model = new.description.model, "device enrolled by its certificate");
-        let given = self.hints.settings.device(id.0);
-        given.looked_at(self.settings.publish_wait).await;
+        self.expect_device(&credential, epoch, layered).await;
         Ok(credential)
     }
 

@@ -1,11 +1,8 @@
 //! What `serve` prints once it serves: where everything is, and commands to copy.
 
-use std::{
-    fmt::Write,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
-};
+use std::{fmt::Write, net::Ipv4Addr, path::Path};
 
+use super::rest::reachable;
 use crate::{app::first_start::ADMINISTRATOR, server::Server};
 
 /// The ports that clients assume.
@@ -72,16 +69,6 @@ fn simulator() -> &'static str {
     } else {
         "device-sim"
     }
-}
-
-/// An address to connect to: what listens on every address is here as well.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
 }
 
 /// A path as short as it can be written here, quoted if a shell needs it.

@@ -55,8 +55,8 @@ impl Server {
     }
 }
 
-/// Where a server that listens on `address` is reached from its own machine.
-fn reachable(address: SocketAddr) -> SocketAddr {
+/// Where a server that listens on `address` is reached from its own machine: what listens on every address is here as well.
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

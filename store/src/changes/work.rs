@@ -106,11 +106,7 @@ impl Store {
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(ClaimedChange {
-            change: row.try_into()?,
-            locked: LockedSettings::new(transaction, Vec::new()),
-        }))
+        ClaimedChange::of(row, transaction).await
     }
 
     /// Claims one change, waiting for who works on it; `None` if there is none of this id.
@@ -126,15 +122,25 @@ impl Store {
         )
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(ClaimedChange {
-            change: row.try_into()?,
-            locked: LockedSettings::new(transaction, Vec::new()),
-        }))
+        ClaimedChange::of(row, transaction).await
     }
 }
 
 impl ClaimedChange {
+    async fn of(
+        row: Option<rows::ChangeRow>,
+        transaction: sqlx::Transaction<'static, sqlx::Postgres>,
+    ) -> Result<Option<Self>> {
+        let Some(row) = row else {
+            transaction.rollback().await?;
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            change: row.try_into()?,
+            locked: LockedSettings::new(transaction, Vec::new()),
+        }))
+    }
+
     /// Notes what devices answered since the last look, and counts; pending since before `silent_since` is silent.
     ///
     /// # Errors
