@@ -212,7 +212,25 @@ fn a_noun_has_the_same_name_at_every_layer() {
         names.collect()
     };
     let (http, app, store) = (nouns("api/src/http"), nouns("api/src/app"), nouns("store/src"));
-    for noun in ["devices", "settings", "telemetry", "timeline", "tokens", "models"] {
+    for noun in [
+        "alerts",
+        "audit",
+        "changes",
+        "credentials",
+        "devices",
+        "factory",
+        "groups",
+        "models",
+        "owners",
+        "schedules",
+        "settings",
+        "telemetry",
+        "timeline",
+        "tokens",
+        "totp",
+        "users",
+        "webhooks",
+    ] {
         for (layer, names) in [("http", &http), ("app", &app), ("store", &store)] {
             assert!(names.contains(noun), "{layer} has no file for {noun}");
         }
