@@ -188,7 +188,7 @@ impl Server {
         let broker = Broker::new(limits, Arc::clone(&clock), &mut registry)?;
         let (app, queues) = parts::app(&config, store, broker.handle(), clock, sign_in, &mut registry);
         let edge = broker.start(app.backend());
-        let changes = parts::prepare(&app).await?;
+        let notices = parts::prepare(&app).await?;
         let registry = Arc::new(registry);
         let context = Context {
             app: app.clone(),
@@ -208,7 +208,7 @@ impl Server {
         };
         let router = http::router(context, &config.http, http_metrics, websocket)?;
 
-        parts::spawn(&app, queues, changes, &config, &tasks);
+        parts::spawn(&app, queues, notices, &config, &tasks);
         if let Some(certificates) = certificates.clone() {
             tasks.background(
                 "certificates",

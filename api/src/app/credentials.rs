@@ -15,7 +15,7 @@ use setpoint_model::{
 };
 use setpoint_store::credentials::Credential;
 
-use super::{Actor, App, Error, owners::object, policy::Action};
+use super::{Actor, App, Error, devices::object, policy::Action};
 
 /// The most credentials remembered: about 150 bytes each.
 const MAX_REMEMBERED: usize = 200_000;

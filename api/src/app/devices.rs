@@ -10,12 +10,13 @@ use setpoint_store::{
     self as store,
     credentials::Credential,
     devices::{Device, DeviceFilter, DeviceSort, FirstSettings, Position, UnsettledDevice},
+    settings::LockedSettings,
 };
 
 use super::{
     Actor, App, Error,
-    owners::object,
     policy::{Action, Reach},
+    settings::Changed,
 };
 
 /// How large a device's description may be as JSON.
@@ -129,12 +130,7 @@ impl App {
         self.authorize_device(actor, Action::DescribeDevice, serial)
             .await?;
         let mut patch = document::parse(patch, LIMITS)?;
-        let stolen = match patch.remove("stolen") {
-            None => None,
-            Some(serde_json::Value::Bool(stolen)) => Some(stolen),
-            Some(serde_json::Value::Null) => Some(false),
-            Some(_) => return Err(Error::invalid("stolen", "must be true or false")),
-        };
+        let stolen = reported(patch.remove("stolen"))?;
         let patch = Patch::from(patch);
         if patch.keys().any(|key| matches!(key, "model" | "tags")) {
             self.authorize_all(actor, Action::ClassifyDevice)?;
@@ -152,52 +148,21 @@ impl App {
         if after.tags != before.tags {
             locked.join_groups(id, &after.tags).await?;
         }
-        let settings = locked.device(serial).cloned().ok_or(NOT_FOUND)?;
-        let mut changed = None;
-        if after.model != before.model {
-            let model = locked.model(&after.model).await?.ok_or_else(unknown_model)?;
-            let schema = self.schema_of(&mut locked, &model.name, model.version).await?;
-            let overrides = schema
-                .check(settings.overrides.clone())
-                .map_err(|errors| misfit(&errors))?;
-            let write = self.write_change(&mut locked, settings, overrides, &schema, actor, Source::Model);
-            changed = Some((write.await?, Source::Model));
-        } else if after.tags != before.tags && settings.layered {
-            let schema = self
-                .schema_of(&mut locked, &settings.model, settings.model_version)
-                .await?;
-            let overrides = settings.overrides.clone();
-            let write = self.write_change(&mut locked, settings, overrides, &schema, actor, Source::Group);
-            changed = Some((write.await?, Source::Group));
-        }
-        // Other schedules may apply from now on, or at other times.
-        let timed =
-            after.tags != before.tags || after.model != before.model || after.time_zone != before.time_zone;
-        let timed = timed && locked.device(serial).is_some_and(|settings| settings.layered);
-        if timed {
-            let by = actor.label();
-            locked
-                .mark_due(&[id], self.clock.now(), &by, Source::Schedule)
-                .await?;
-        }
+        let changed = self
+            .reclassify(&mut locked, actor, serial, &before, &after)
+            .await?;
+        let timed = self.retime(&mut locked, actor, serial, &before, &after).await?;
         let was_stolen = locked.registration(id).await?.stolen;
         let stolen = stolen.filter(|stolen| *stolen != was_stolen);
         if let Some(stolen) = stolen {
             locked.set_stolen(id, stolen.then(|| self.clock.now())).await?;
         }
         if after != before || stolen.is_some() {
-            let entry = self.entry(actor, Action::DescribeDevice.name(), object(serial));
-            let with = |description: &Description, stolen: bool| {
-                let mut shown = shown(description);
-                if let serde_json::Value::Object(fields) = &mut shown {
-                    fields.insert("stolen".to_owned(), stolen.into());
-                }
-                shown
-            };
-            let entry = entry.before(with(&before, was_stolen));
-            locked
-                .audit(&entry.after(with(&after, stolen.unwrap_or(was_stolen))))
-                .await?;
+            let entry = self
+                .entry(actor, Action::DescribeDevice.name(), object(serial))
+                .before(shown_with(&before, was_stolen))
+                .after(shown_with(&after, stolen.unwrap_or(was_stolen)));
+            locked.audit(&entry).await?;
         }
         locked.commit().await?;
         if timed {
@@ -214,6 +179,58 @@ impl App {
             tracing::info!(%serial, stolen, by = actor.label(), "device reported");
         }
         self.store.device(serial).await?.ok_or(NOT_FOUND)
+    }
+
+    /// Computes a device's document anew if another model, or groups by other tags, have a part in it.
+    async fn reclassify(
+        &self,
+        locked: &mut LockedSettings,
+        actor: &Actor,
+        serial: &Serial,
+        before: &Description,
+        after: &Description,
+    ) -> Result<Option<(Changed, Source)>, Error> {
+        let settings = locked.device(serial).cloned().ok_or(NOT_FOUND)?;
+        let (schema, overrides, source) = if after.model != before.model {
+            let model = locked.model(&after.model).await?.ok_or_else(unknown_model)?;
+            let schema = self.schema_of(locked, &model.name, model.version).await?;
+            let overrides = schema
+                .check(settings.overrides.clone())
+                .map_err(|errors| misfit(&errors))?;
+            (schema, overrides, Source::Model)
+        } else if after.tags != before.tags && settings.layered {
+            let schema = self
+                .schema_of(locked, &settings.model, settings.model_version)
+                .await?;
+            (schema, settings.overrides.clone(), Source::Group)
+        } else {
+            return Ok(None);
+        };
+        let changed = self
+            .write_change(locked, settings, overrides, &schema, actor, source)
+            .await?;
+        Ok(Some((changed, source)))
+    }
+
+    /// Has a device looked at again where other schedules may apply from now on, or at other times; whether it is.
+    async fn retime(
+        &self,
+        locked: &mut LockedSettings,
+        actor: &Actor,
+        serial: &Serial,
+        before: &Description,
+        after: &Description,
+    ) -> Result<bool, Error> {
+        let timed =
+            after.tags != before.tags || after.model != before.model || after.time_zone != before.time_zone;
+        let device = locked.device(serial).filter(|settings| timed && settings.layered);
+        let Some(id) = device.map(|settings| settings.device_id) else {
+            return Ok(false);
+        };
+        locked
+            .mark_due(&[id], self.clock.now(), &actor.label(), Source::Schedule)
+            .await?;
+        Ok(true)
     }
 
     /// Deletes a device with everything that is known of it: its sessions end, its token is dead, its retained
@@ -285,6 +302,30 @@ impl App {
             _ => error.into(),
         })
     }
+}
+
+/// What a patch says of a theft: `null` takes a report back, as `false` does.
+fn reported(stolen: Option<serde_json::Value>) -> Result<Option<bool>, Error> {
+    match stolen {
+        None => Ok(None),
+        Some(serde_json::Value::Bool(stolen)) => Ok(Some(stolen)),
+        Some(serde_json::Value::Null) => Ok(Some(false)),
+        Some(_) => Err(Error::invalid("stolen", "must be true or false")),
+    }
+}
+
+/// A description as the audit log shows it, with whether the device is stolen.
+fn shown_with(description: &Description, stolen: bool) -> serde_json::Value {
+    let mut shown = shown(description);
+    if let serde_json::Value::Object(fields) = &mut shown {
+        fields.insert("stolen".to_owned(), stolen.into());
+    }
+    shown
+}
+
+/// A device as the audit log calls it.
+pub(super) fn object(serial: &Serial) -> String {
+    format!("device:{serial}")
 }
 
 /// What the audit log keeps of a description.

@@ -15,7 +15,11 @@ use setpoint_model::{
 };
 use setpoint_store::credentials::Credential;
 
-use super::{Actor, App, Error, devices::shown, owners::object, throttle::Throttle};
+use super::{
+    Actor, App, Error,
+    devices::{object, shown},
+    throttle::Throttle,
+};
 
 /// What the audit log calls it.
 const ENROL: &str = "device.enrol";

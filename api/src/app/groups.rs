@@ -12,10 +12,9 @@ use setpoint_model::{
 use setpoint_store::groups::{Group, LockedGroup};
 
 use super::{
-    Actor, App, Error,
+    Actor, App, Error, Precondition,
     models::{check_any, of_settings},
     policy::Action,
-    settings::Precondition,
 };
 
 /// How large a group may be as JSON beside its settings, and how much deeper.

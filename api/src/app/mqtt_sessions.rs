@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{
     Actor, App, Error,
-    owners::object,
+    devices::object,
     policy::{Action, Reach},
 };
 

@@ -10,7 +10,7 @@ use setpoint_store::{self as store, owners::Owner};
 
 use super::{
     Actor, App, Error,
-    devices::NOT_FOUND,
+    devices::{NOT_FOUND, object},
     policy::{Action, Reach},
     users::find,
 };
@@ -155,8 +155,4 @@ impl App {
         }
         Ok(())
     }
-}
-
-pub(super) fn object(serial: &Serial) -> String {
-    format!("device:{serial}")
 }

@@ -6,7 +6,7 @@ use axum::{
 };
 
 use super::Problem;
-use crate::app::{Error, settings::Precondition};
+use crate::app::{Error, Precondition};
 
 /// The precondition of a request that changes something: which versions it may change.
 #[derive(Debug, Clone, utoipa::IntoParams)]

@@ -8,7 +8,7 @@ use setpoint_model::{
 use setpoint_store::alerts::{Rule, RuleChange};
 
 use super::{ListedRule, NOT_FOUND};
-use crate::app::{Actor, App, Error, policy::Action, settings::Precondition};
+use crate::app::{Actor, App, Error, Precondition, policy::Action};
 
 /// How large a rule may be as JSON.
 const LIMITS: Limits = Limits {

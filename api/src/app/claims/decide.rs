@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{ClaimView, Decision, Guesser, codes::entered};
 use crate::app::{
     Actor, App, Error,
-    owners::object,
+    devices::object,
     policy::{Action, Reach},
     throttle::network,
 };

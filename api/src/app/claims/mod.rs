@@ -20,7 +20,7 @@ use uuid::Uuid;
 use self::codes::{shown, user_code};
 use super::{
     Actor, App, Error,
-    owners::object,
+    devices::object,
     throttle::{Throttle, network},
     tokens::new_id,
 };

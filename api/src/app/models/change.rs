@@ -14,7 +14,7 @@ use super::{
     plan::{Edit, Plan, exists},
     stored::Stored,
 };
-use crate::app::{Actor, App, Error, FieldErrors, policy::Action, settings::Precondition};
+use crate::app::{Actor, App, Error, FieldErrors, Precondition, policy::Action};
 
 /// How often a change that ran into another transaction is tried in all.
 const ATTEMPTS: usize = 3;

@@ -11,7 +11,7 @@ use super::{
     change::{ModelChange, NOT_FOUND, known_name},
     plan::{Edit, Plan},
 };
-use crate::app::{Actor, App, Error, policy::Action, settings::Precondition};
+use crate::app::{Actor, App, Error, Precondition, policy::Action};
 
 /// Models that are read at once.
 const PAGE: i64 = 50;

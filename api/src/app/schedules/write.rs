@@ -12,10 +12,10 @@ use setpoint_store::schedules::{LockedSchedules, StoredSchedule};
 
 use super::{NOT_FOUND, Shown, Whose};
 use crate::app::{
-    Actor, App, Error,
+    Actor, App, Error, Precondition,
     models::{check_any, of_settings},
     policy::Action,
-    settings::{ATTEMPTS, Precondition},
+    settings::ATTEMPTS,
 };
 
 /// Bytes that a definition may have beside its settings.

@@ -1,4 +1,4 @@
-//! Changing one device's settings: every way leads through [`App::change`].
+//! Changing one device's settings: every way leads through [`App::change_settings`].
 
 use serde_json::json;
 use setpoint_model::{
@@ -8,32 +8,10 @@ use setpoint_model::{
 };
 use setpoint_store::settings::{LockedSettings, NewVersion, Settings};
 
-use crate::app::{Actor, App, Error, FieldErrors, Given, policy::Action};
+use crate::app::{Actor, App, Error, FieldErrors, Given, Precondition, policy::Action};
 
 /// How often a change that ran into another transaction is tried in all.
 pub(in crate::app) const ATTEMPTS: usize = 3;
-
-/// What must hold for a change to be made (RFC 9110 section 13.1.1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Precondition {
-    /// Nothing.
-    None,
-    /// The current version is one of these.
-    Version(Vec<i64>),
-}
-
-impl Precondition {
-    /// # Errors
-    /// [`Error::VersionMismatch`] when the current version is another.
-    pub(in crate::app) fn check(&self, current: i64) -> Result<(), Error> {
-        match self {
-            Self::Version(versions) if !versions.contains(&current) => {
-                Err(Error::VersionMismatch { current })
-            }
-            Self::None | Self::Version(_) => Ok(()),
-        }
-    }
-}
 
 /// Makes a device's next overrides out of its present settings.
 type Edit<'a> = dyn Fn(&Settings, &Schema) -> Result<Document, Error> + Send + Sync + 'a;

@@ -20,8 +20,7 @@ use crate::config;
 
 pub use ack::{Acknowledgement, Acknowledgements};
 pub(super) use change::ATTEMPTS;
-pub use change::Precondition;
-pub(in crate::app) use change::{checked, patched};
+pub(in crate::app) use change::{Changed, checked, patched};
 pub use history::VersionStory;
 pub(in crate::app) use layers::Layers;
 pub use marks::Marks;

@@ -6,8 +6,7 @@ use setpoint_model::{
     timeline::{Entry, Facts},
 };
 
-use super::Precondition;
-use crate::app::{Actor, App, Error};
+use crate::app::{Actor, App, Error, Precondition};
 
 impl App {
     /// Counts a change that was refused for what it says, and notes it in the device's timeline. What came over MQTT has

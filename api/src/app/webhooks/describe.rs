@@ -12,7 +12,7 @@ use setpoint_store::webhooks::{Made, NewWebhook, Webhook};
 use uuid::Uuid;
 
 use super::{NOT_FOUND, SigningSecret, WebhookStanding, headers_purpose, object, secret_purpose};
-use crate::app::{Actor, App, Error, FieldErrors, policy::Action, settings::Precondition, tokens::new_id};
+use crate::app::{Actor, App, Error, FieldErrors, Precondition, policy::Action, tokens::new_id};
 
 /// How large a description may be as JSON beside its URL, and how deep.
 const AROUND_URL: usize = 64 * 1024;

@@ -21,9 +21,8 @@ use utoipa_axum::router::OpenApiRouter;
 
 use super::{Context, Json, Page, PageQuery, Problem, answer};
 use crate::app::{
-    Actor, App, Error,
+    Actor, App, Error, Precondition,
     schedules::{Shown, Whose},
-    settings::Precondition,
 };
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
