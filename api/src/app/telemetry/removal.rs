@@ -126,8 +126,9 @@ impl App {
     /// Removes what was on its way when a removal was done, and forgets that removal.
     pub(crate) async fn remove_strays(&self, series: &Series) -> Result<u64, Error> {
         let mut removed = 0;
-        for (table, samples) in self.store.all_telemetry_tables().await? {
-            while samples {
+        let tables = self.store.all_telemetry_tables().await?;
+        for (table, _) in tables.into_iter().filter(|(_, samples)| *samples) {
+            loop {
                 let step = self.store.remove_strays(&table, series, STEP).await?;
                 removed += step;
                 if step < STEP.unsigned_abs() {
