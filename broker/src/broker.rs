@@ -85,11 +85,17 @@ impl Core {
     }
 
     /// Subscribes a session wherever its filter reaches.
-    pub(crate) fn subscribe(&self, session: &Arc<Session>, subscription: &Arc<Subscription>, replay: bool) {
-        match subscription.filter.reach(&self.config.discovery) {
+    pub(crate) fn subscribe(
+        &self,
+        session: &Arc<Session>,
+        subscription: &Arc<Subscription>,
+        reach: &Reach,
+        replay: bool,
+    ) {
+        match reach {
             Reach::Device(serial) => {
-                self.shard(&serial)
-                    .subscribe(Some(&serial), session, subscription, replay);
+                self.shard(serial)
+                    .subscribe(Some(serial), session, subscription, replay);
             }
             Reach::Fleet | Reach::Discovery => {
                 for shard in &self.shards {

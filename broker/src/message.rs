@@ -80,6 +80,11 @@ impl Message {
         self.payload.len() + self.name.len() + 64
     }
 
+    /// Whether it has a message expiry interval.
+    pub(crate) fn expires(&self) -> bool {
+        self.expiry().is_some()
+    }
+
     /// Whether its message expiry interval has run out [MQTT-3.3.2-5].
     pub(crate) fn is_expired(&self, now: Instant) -> bool {
         self.expiry()

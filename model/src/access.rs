@@ -135,18 +135,23 @@ impl Identity {
     /// nobody either. It is the same with what Home Assistant is told, below `prefix`. Answers to its own requests every
     /// operator may hear.
     pub fn may_subscribe(&self, filter: &TopicFilter, prefix: &DiscoveryPrefix) -> bool {
-        match (self, filter.reach(prefix)) {
+        self.may_subscribe_to(filter, &filter.reach(prefix))
+    }
+
+    /// The same where it is known what `filter` reaches.
+    pub fn may_subscribe_to(&self, filter: &TopicFilter, reach: &Reach) -> bool {
+        match (self, reach) {
             (_, Reach::Nothing) | (Self::Device(_), Reach::Fleet | Reach::Discovery | Reach::Responses) => {
                 false
             }
             (Self::Operator(operator), Reach::Responses) => {
                 filter.share().is_none() && !operator.view.has_ended()
             }
-            (Self::Device(own), Reach::Device(serial)) => *own == serial && filter.share().is_none(),
+            (Self::Device(own), Reach::Device(serial)) => own == serial && filter.share().is_none(),
             (Self::Operator(operator), reach) => {
                 let view = &operator.view;
                 let named = match reach {
-                    Reach::Device(serial) => view.sees(&serial),
+                    Reach::Device(serial) => view.sees(serial),
                     _ => !view.has_ended(),
                 };
                 named && (view.is_of_all() || filter.share().is_none())

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::{
     serial::Serial,
-    topic::{DiscoveryPrefix, is_response, second_level},
+    topic::{DiscoveryPrefix, is_response, second_level, settings_levels},
 };
 
 /// The most levels a filter may have; our deepest topic has five.
@@ -82,7 +82,15 @@ impl TopicFilter {
         if topic.starts_with('$') && self.filter.starts_with(['+', '#']) {
             return false;
         }
-        let mut levels = topic.split('/');
+        self.matches_levels(topic.split('/'))
+    }
+
+    /// The same for the topic of a device's settings.
+    pub fn matches_settings(&self, serial: &Serial) -> bool {
+        self.matches_levels(settings_levels(serial))
+    }
+
+    fn matches_levels<'a>(&self, mut levels: impl Iterator<Item = &'a str>) -> bool {
         for wanted in self.filter.split('/') {
             match (wanted, levels.next()) {
                 ("#", _) => return true,
@@ -157,6 +165,26 @@ mod tests {
 
     fn filter(text: &str) -> TopicFilter {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn the_settings_of_a_device_are_matched_by_their_levels() {
+        let serial: Serial = "A-1".parse().unwrap();
+        for text in [
+            "devices/A-1/settings",
+            "devices/+/settings",
+            "+/+/settings",
+            "devices/#",
+            "#",
+            "devices/A-1/settings/#",
+            "devices/A-1",
+            "devices/A-1/settings/ack",
+            "devices/A-2/settings",
+        ] {
+            let filter = filter(text);
+            let matches = filter.matches("devices/A-1/settings");
+            assert_eq!(filter.matches_settings(&serial), matches, "{text}");
+        }
     }
 
     #[test]

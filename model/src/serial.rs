@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::name::{MAX_NAME, is_name};
 
@@ -12,8 +12,8 @@ pub const MAX_LENGTH: usize = MAX_NAME;
 /// A valid serial: 1 to 64 of `A-Z a-z 0-9 . _ -`, beginning with a letter or digit.
 ///
 /// Cheap to clone. By construction it can stand in a topic, a path and a client id unescaped.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Serial(Arc<str>);
 
 /// Why a text is not a serial.
@@ -55,9 +55,9 @@ impl TryFrom<String> for Serial {
     }
 }
 
-impl From<Serial> for String {
-    fn from(serial: Serial) -> Self {
-        serial.as_str().to_owned()
+impl Serialize for Serial {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
     }
 }
 

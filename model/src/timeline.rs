@@ -70,9 +70,9 @@ kinds! {
         /// Where it comes from: address and port.
         address: String,
         /// `tcp`, `tls` or `websocket`.
-        transport: String,
+        transport: &'static str,
         /// `3.1.1` or `5.0`.
-        protocol: String,
+        protocol: &'static str,
     } = "connected",
     /// A session ended.
     Disconnected {

@@ -74,7 +74,11 @@ impl DiscoveryPrefix {
                 let object = topic.serial.as_str().replace('.', "_2E");
                 format!("{}/device/{object}/config", self.0)
             }
-            _ => topic.to_string(),
+            channel => match channel.path() {
+                // In one piece: a storm of connects makes one of these for each.
+                Some(path) => [ROOT, "/", topic.serial.as_str(), "/", path].concat(),
+                None => topic.to_string(),
+            },
         }
     }
 
@@ -167,6 +171,21 @@ impl Channel {
         }
     }
 
+    /// What stands behind the serial in its topics; `None` where that holds an id, or is not below the serial.
+    fn path(self) -> Option<&'static str> {
+        match self {
+            Self::Settings => Some("settings"),
+            Self::SettingsAck => Some("settings/ack"),
+            Self::SettingsSet => Some("settings/set"),
+            Self::Telemetry => Some("telemetry"),
+            Self::Presence => Some("presence"),
+            Self::Commands => Some("commands"),
+            Self::Firmware => Some("firmware"),
+            Self::FirmwareStatus => Some("firmware/status"),
+            Self::CommandResult(_) | Self::Discovery => None,
+        }
+    }
+
     /// A short stable name, for metrics and logs: it never holds an id.
     pub fn name(self) -> &'static str {
         match self {
@@ -209,17 +228,10 @@ impl fmt::Display for Topic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{ROOT}/{}/", self.serial)?;
         match self.channel {
-            Channel::Settings => f.write_str("settings"),
-            Channel::SettingsAck => f.write_str("settings/ack"),
-            Channel::SettingsSet => f.write_str("settings/set"),
-            Channel::Telemetry => f.write_str("telemetry"),
-            Channel::Presence => f.write_str("presence"),
-            Channel::Commands => f.write_str("commands"),
             Channel::CommandResult(id) => write!(f, "commands/{id}/result"),
-            Channel::Firmware => f.write_str("firmware"),
-            Channel::FirmwareStatus => f.write_str("firmware/status"),
             // For logs; its name on MQTT is DiscoveryPrefix's to tell.
             Channel::Discovery => f.write_str("discovery"),
+            channel => f.write_str(channel.path().unwrap_or_default()),
         }
     }
 }
@@ -255,6 +267,11 @@ impl FromStr for Topic {
     }
 }
 
+/// The levels of the topic of a device's settings.
+pub(crate) fn settings_levels(serial: &Serial) -> impl Iterator<Item = &str> {
+    [ROOT, serial.as_str(), "settings"].into_iter()
+}
+
 /// The device a topic or filter names in its second level, or `None` for a wildcard or a foreign root.
 pub(crate) fn second_level<'a>(mut levels: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     (levels.next() == Some(ROOT)).then(|| levels.next()).flatten()
@@ -280,6 +297,7 @@ mod tests {
         ];
         for channel in channels {
             let topic = Topic::new(serial.clone(), channel);
+            assert_eq!(DiscoveryPrefix::default().name(&topic), topic.to_string());
             assert_eq!(topic.to_string().parse(), Ok(topic));
         }
     }

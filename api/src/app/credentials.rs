@@ -192,7 +192,8 @@ impl App {
         let now = self.clock.now();
         let held = match known {
             Some(held) if held.takes(&presented, now) => held,
-            _ => Held::from(&self.read_credential(serial, epoch).await?),
+            // Boxed: those who are remembered need no room for a query.
+            _ => Held::from(&Box::pin(self.read_credential(serial, epoch)).await?),
         };
         if !held.takes(&presented, now) {
             return Err(Error::Unauthenticated);

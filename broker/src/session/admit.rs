@@ -140,7 +140,7 @@ pub(super) async fn admit(
         expiry,
         id: core.number(),
     };
-    let info = SessionInfo {
+    let info = Arc::new(SessionInfo {
         id: Uuid::new_v4(),
         identity: newcomer.identity.clone(),
         client_id: newcomer.client_id.clone(),
@@ -149,7 +149,7 @@ pub(super) async fn admit(
         since: core.clock.now(),
         keep_alive: keep_alive(core, connect.keep_alive, version),
         clean: connect.clean_start,
-    };
+    });
     let (live, present) = take(core, backend, &newcomer, &info).await?;
     if !backend.is_current(&authenticated) {
         leave_unstarted(core, &live).await;
@@ -178,28 +178,26 @@ async fn authenticate(
     peer: &Peer,
 ) -> Result<Authenticated, Rejection> {
     let address = peer.address.ip();
-    let username = connect.username.as_ref().map(ToString::to_string);
-    if !core.logins.may_try(address, username.as_deref()) {
+    let username = connect.username.as_deref();
+    if !core.logins.may_try(address, username) {
         core.metrics.limit(Limit::FailedLogins);
         return Err(Rejection::TooManyAttempts);
     }
     let login = Login {
         peer: peer.clone(),
         client_id: connect.client_id.to_string(),
-        username: username.clone(),
+        username: username.map(str::to_owned),
         password: connect.password.clone(),
     };
     let answer = timeout(AUTHENTICATION_TIMEOUT, backend.authenticate(login)).await;
     match answer.unwrap_or(Err(Refusal::Unavailable)) {
         Ok(authenticated) => {
-            core.logins.succeeded(address, username.as_deref());
+            core.logins.succeeded(address, username);
             Ok(authenticated)
         }
         Err(refusal) => {
             let failed = refusal == Refusal::NotAuthorized
-                && core
-                    .logins
-                    .failed(address, username.as_deref(), &core.config, &core.metrics);
+                && core.logins.failed(address, username, &core.config, &core.metrics);
             if failed {
                 backend.event(SessionEvent::Refused {
                     serial: claimed_serial(connect, peer),
@@ -249,13 +247,13 @@ async fn take(
     core: &Arc<Core>,
     backend: &Arc<dyn Backend>,
     newcomer: &Newcomer,
-    info: &SessionInfo,
+    info: &Arc<SessionInfo>,
 ) -> Result<(Arc<Live>, bool), Rejection> {
     let serial = newcomer.identity.serial();
     let mut successor = false;
     let deadline = Instant::now() + TAKE_OVER_TIMEOUT;
     loop {
-        let connect = |session: Arc<Session>| Arc::new(Live::new(core.number(), info.clone(), session));
+        let connect = |session: Arc<Session>| Arc::new(Live::new(core.number(), Arc::clone(info), session));
         let claim = match serial {
             Some(serial) => core
                 .shard(serial)

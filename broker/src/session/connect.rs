@@ -95,18 +95,17 @@ where
         Err(Unwelcome::Close(text)) => {
             tracing::debug!(address = %peer.address, text, "not welcome");
             core.metrics.refused("malformed");
-            close(io, &mut BytesMut::new()).await;
+            Box::pin(close(io, &mut BytesMut::new())).await;
             return None;
         }
         Err(Unwelcome::Refuse(version, reason, text)) => {
             tracing::debug!(address = %peer.address, text, "not welcome");
             core.metrics.refused("malformed");
-            refuse(io, &mut Wire::new(version), reason).await;
+            Box::pin(refuse(io, &mut Wire::new(version), reason)).await;
             return None;
         }
     };
     drop(frame);
-    let claimed = claimed_serial(&connect, &peer);
     match admit(core, backend, &connect, &peer, room, wire.version()).await {
         Ok(admitted) => {
             let output = welcome(core, &mut wire, &connect, &admitted);
@@ -127,6 +126,7 @@ where
         Err(rejection) => {
             let (reason, name) = rejection.reason();
             core.metrics.refused(name);
+            let claimed = claimed_serial(&connect, &peer);
             if matches!(rejection, Rejection::TooManyAttempts) {
                 // The flood that this is about should not become one of log lines.
                 tracing::debug!(address = %peer.address, serial = ?claimed, reason = name, "connection refused");
@@ -141,7 +141,7 @@ where
                     at: core.clock.now(),
                 });
             }
-            refuse(io, &mut wire, reason).await;
+            Box::pin(refuse(io, &mut wire, reason)).await;
             None
         }
     }

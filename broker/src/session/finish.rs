@@ -119,6 +119,9 @@ pub(super) struct Parting<S> {
 }
 
 /// Ends a session's connection: first for everybody else, then for the client.
+///
+/// What few sessions need is boxed here and in [`super::connect`], so that the future of the others is small enough
+/// for the allocator's caches.
 pub(super) async fn finish<S>(
     core: &Arc<Core>,
     backend: &Arc<dyn Backend>,
@@ -150,7 +153,7 @@ pub(super) async fn finish<S>(
         at: core.clock.now(),
     });
     match now_or_later {
-        Some(Testament::Now(will)) => say(core, backend, info, will).await,
+        Some(Testament::Now(will)) => Box::pin(say(core, backend, info, will)).await,
         Some(Testament::Later(delay)) => schedule(core, backend, live, delay),
         None => {}
     }
@@ -166,7 +169,7 @@ pub(super) async fn finish<S>(
     if heard_all || matches!(end, End::Lost) {
         return;
     }
-    close(&mut io, &mut output).await;
+    Box::pin(close(&mut io, &mut output)).await;
 }
 
 /// Takes a connection out of the registry, with presence and subscriptions.
@@ -252,7 +255,8 @@ fn schedule(core: &Arc<Core>, backend: &Arc<dyn Backend>, live: &Arc<Live>, dela
 pub(crate) async fn wind_up(core: &Arc<Core>, backend: &Arc<dyn Backend>, session: &Session) {
     let will = session.lock().will.take();
     if let Some(delayed) = will {
-        say(core, backend, &delayed.info, delayed.will).await;
+        // Boxed: few sessions leave a will, and whatever calls this has no room for one.
+        Box::pin(say(core, backend, &delayed.info, delayed.will)).await;
     }
 }
 

@@ -71,10 +71,10 @@ pub(crate) struct Ending {
 }
 
 impl Live {
-    pub(crate) fn new(number: u64, info: SessionInfo, session: Arc<Session>) -> Self {
+    pub(crate) fn new(number: u64, info: Arc<SessionInfo>, session: Arc<Session>) -> Self {
         Self {
             number,
-            info: Arc::new(info),
+            info,
             session,
             waker: AtomicWaker::new(),
             traffic: Traffic::default(),

@@ -58,12 +58,8 @@ where
                 return SubscribeAckReason::TopicFilterInvalid;
             }
         };
-        if !self
-            .live
-            .info
-            .identity
-            .may_subscribe(&filter, &self.core.config.discovery)
-        {
+        let reach = filter.reach(&self.core.config.discovery);
+        if !self.live.info.identity.may_subscribe_to(&filter, &reach) {
             self.denied("subscribe", text);
             return SubscribeAckReason::NotAuthorized;
         }
@@ -110,7 +106,8 @@ where
         if replay && !new {
             self.live.session.cancel_replay(&subscription.filter);
         }
-        self.core.subscribe(&self.live.session, &subscription, replay);
+        self.core
+            .subscribe(&self.live.session, &subscription, &reach, replay);
         match options.qos {
             rmqtt_codec::types::QoS::AtMostOnce => SubscribeAckReason::GrantedQos0,
             rmqtt_codec::types::QoS::AtLeastOnce => SubscribeAckReason::GrantedQos1,

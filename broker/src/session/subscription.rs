@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 
 use rmqtt_codec::types::QoS;
-use setpoint_model::{Channel, Serial, Topic, TopicFilter};
+use setpoint_model::{Serial, TopicFilter};
 
 /// One subscription of one session, shared with the shards that serve it.
 #[derive(Debug)]
@@ -23,9 +23,6 @@ pub(crate) struct Subscription {
 impl Subscription {
     /// Whether it hears the settings of `serial`.
     pub(crate) fn hears_settings(&self, serial: &Serial) -> bool {
-        self.filter.share().is_none()
-            && self
-                .filter
-                .matches(&Topic::new(serial.clone(), Channel::Settings).to_string())
+        self.filter.share().is_none() && self.filter.matches_settings(serial)
     }
 }

@@ -236,7 +236,8 @@ impl State {
         };
         let message = Outgoing {
             topic: Topic::new(serial.clone(), Channel::Presence),
-            payload: Bytes::from(payload),
+            // A copy of its own size: this is kept for as long as there is the device.
+            payload: Bytes::copy_from_slice(&payload),
             qos: QoS::AtLeastOnce,
             retain: true,
             receipt: None,

@@ -9,7 +9,11 @@ use crate::{config::Config, message::Message};
 
 /// What is retained for one device: few messages, so a list.
 #[derive(Debug, Default)]
-pub(crate) struct Retained(Vec<Arc<Message>>);
+pub(crate) struct Retained {
+    messages: Vec<Arc<Message>>,
+    /// Whether one of them may expire: every device is looked at each second, and hardly any has such a message.
+    expires: bool,
+}
 
 /// What became of a message to be retained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,33 +28,38 @@ pub(super) enum Verdict {
 
 impl Retained {
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.messages.len()
     }
 
     pub(crate) fn get(&self, channel: Channel) -> Option<&Arc<Message>> {
-        self.0.iter().find(|message| message.topic.channel == channel)
+        self.messages
+            .iter()
+            .find(|message| message.topic.channel == channel)
     }
 
     /// Puts a message in place, or clears its topic if the payload is empty [MQTT-3.3.1-6].
     pub(super) fn put(&mut self, message: &Arc<Message>, config: &Config) -> Verdict {
-        let index = self.0.iter().position(|other| other.topic == message.topic);
-        if let Some(other) = index.and_then(|index| self.0.get(index))
+        // They are all of one device.
+        let same = |other: &Arc<Message>| other.topic.channel == message.topic.channel;
+        let index = self.messages.iter().position(same);
+        if let Some(other) = index.and_then(|index| self.messages.get(index))
             && outdated(message, other)
         {
             return Verdict::Outdated;
         }
         if message.payload.is_empty() {
             if let Some(index) = index {
-                self.0.swap_remove(index);
+                self.messages.swap_remove(index);
             }
             return Verdict::Kept;
         }
         if by_client(message) && !self.has_room(message, config) {
             return Verdict::Full;
         }
-        match index.and_then(|index| self.0.get_mut(index)) {
+        self.expires |= message.expires();
+        match index.and_then(|index| self.messages.get_mut(index)) {
             Some(place) => *place = Arc::clone(message),
-            None => self.0.push(Arc::clone(message)),
+            None => self.messages.push(Arc::clone(message)),
         }
         Verdict::Kept
     }
@@ -58,7 +67,7 @@ impl Retained {
     /// The messages that match, apart from those that expired.
     pub(super) fn matching(&self, filter: &TopicFilter) -> Vec<Arc<Message>> {
         let now = Instant::now();
-        self.0
+        self.messages
             .iter()
             .filter(|message| filter.matches(&message.name) && !message.is_expired(now))
             .map(Arc::clone)
@@ -67,18 +76,21 @@ impl Retained {
 
     /// Drops what expired.
     pub(crate) fn expire(&mut self, now: Instant) {
-        self.0.retain(|message| !message.is_expired(now));
+        if self.expires {
+            self.messages.retain(|message| !message.is_expired(now));
+            self.expires = self.messages.iter().any(|message| message.expires());
+        }
     }
 
     pub(crate) fn clear(&mut self) {
-        self.0
+        self.messages
             .retain(|message| message.topic.channel == Channel::Discovery);
-        self.0.shrink_to_fit();
+        self.messages.shrink_to_fit();
     }
 
     fn has_room(&self, message: &Message, config: &Config) -> bool {
         let others = || {
-            self.0
+            self.messages
                 .iter()
                 .filter(|other| by_client(other) && other.topic != message.topic)
         };

@@ -1,6 +1,6 @@
 //! CONNECT: finding the version, and every rule that the codec doesn't keep.
 
-use bytes::Buf;
+use bytes::{Buf, BytesMut};
 use rmqtt_codec::v5::{Connect, ConnectAckReason, DisconnectReasonCode, Packet};
 
 use super::{Breach, Wire, check, properties};
@@ -29,7 +29,8 @@ pub(crate) fn greet(frame: &[u8]) -> Result<Greeting, Unwelcome> {
     if frame.first() != Some(&0x10) {
         return Err(Unwelcome::Close("the first packet is not CONNECT"));
     }
-    let mut frame = frame.to_vec();
+    // The one copy: what is kept of a CONNECT, such as a will, pins its own packet alone.
+    let mut frame = BytesMut::from(frame);
     let body = frame
         .iter()
         .skip(1)
@@ -62,10 +63,7 @@ pub(crate) fn greet(frame: &[u8]) -> Result<Greeting, Unwelcome> {
         *flags |= CLEAN;
     }
     let mut wire = Wire::new(version);
-    let packet = {
-        let mut bytes = bytes::BytesMut::from(frame.as_slice());
-        decode(&mut wire, &mut bytes).map_err(unwelcome)?
-    };
+    let packet = decode(&mut wire, &mut frame).map_err(unwelcome)?;
     let Packet::Connect(mut connect) = packet else {
         return Err(unwelcome(Breach::malformed("not a CONNECT")));
     };
@@ -85,7 +83,7 @@ pub(crate) fn speaks_v5(head: &[u8]) -> bool {
 }
 
 /// As [`Wire::decode`], without the rule that a CONNECT may come only once.
-fn decode(wire: &mut Wire, bytes: &mut bytes::BytesMut) -> Result<Packet, Breach> {
+fn decode(wire: &mut Wire, bytes: &mut BytesMut) -> Result<Packet, Breach> {
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
     use tokio_util::codec::Decoder;

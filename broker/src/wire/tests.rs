@@ -40,6 +40,31 @@ fn framed(first: u8, body: &[u8]) -> Vec<u8> {
     frame
 }
 
+#[test]
+fn short_packets_are_what_the_codec_makes_of_them() {
+    let ids = [[0, 1], [1, 0], [0xFF, 0xFF]];
+    let acks = ids.map(|[high, low]| vec![0x40, 2, high, low]);
+    for frame in acks.into_iter().chain([vec![0xC0, 0], vec![0xE0, 0]]) {
+        for version in [Version::V3, Version::V5] {
+            let packet = short(&frame).expect("a short packet");
+            assert_eq!(
+                Wire::new(version).decode_by_codec(&frame),
+                Ok(packet),
+                "{frame:?}"
+            );
+        }
+    }
+    // No packet id, and anything else, is the codec's to judge.
+    for frame in [
+        &[0x40, 2, 0, 0][..],
+        &[0x40, 3, 0, 1, 0],
+        &[0xC0, 1, 0],
+        &[0xE0, 1, 0],
+    ] {
+        assert!(short(frame).is_none(), "{frame:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_a_packet_or_a_breach(first in first(), body in prop::collection::vec(any::<u8>(), 0..200)) {
