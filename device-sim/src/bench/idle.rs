@@ -42,25 +42,83 @@ impl Bench for Idle {
 
     async fn run(&self, target: &Target) -> Result<Report, BenchError> {
         let before = target.pid.and_then(resident_kib);
-        let connects = Arc::new(Latencies::default());
-        let lost = Arc::new(AtomicU64::new(0));
-        let slots = Arc::new(Semaphore::new(self.connects_at_once.max(1)));
-        let connected = Arc::new(Semaphore::new(0));
-        let end = CancellationToken::new();
-        let shared = Arc::new(target.clone());
-        let mut devices = JoinSet::new();
+        // Whoever is measured first would pay for the memory that this process takes for its own end of so many
+        // sessions. So every target has a round that isn't counted.
+        self.connect(target).await?.leave().await?;
+        sleep(self.hold).await;
+
         let cpu = || target.pid.and_then(CpuTime::of);
         let (began, cpu_before) = (Instant::now(), cpu());
+        let held = self.connect(target).await?;
+        let connecting = began.elapsed();
+        sleep(self.hold).await;
+        let after = target.pid.and_then(resident_kib);
+
+        // What connecting left to be written is written by now, and counts.
+        let (connects, lost) = (Arc::clone(&held.connects), Arc::clone(&held.lost));
+        let (leaving, cpu_held) = (Instant::now(), cpu());
+        held.leave().await?;
+        let left = leaving.elapsed();
+        if cpu_held.is_some() {
+            sleep(self.hold).await;
+        }
+        let cpu_after = cpu();
+
+        let sessions = u64::try_from(self.sessions).unwrap_or(u64::MAX);
+        let mut report = Report::new("idle", &target.name);
+        report.count("sessions", "sessions", sessions);
+        report.rate("connects", "connects", sessions, connecting);
+        report.latencies("connect", "connect and subscribe", connects.quantiles());
+        report.rate("disconnects", "disconnects", sessions, left);
+        if let (Some(before), Some(held), Some(after)) = (cpu_before, cpu_held, cpu_after) {
+            report.cpu("connect", "connect and subscribe", sessions, held.since(before));
+            report.cpu("disconnect", "disconnect", sessions, after.since(held));
+        }
+        report.count("lost", "sessions lost", lost.load(Ordering::Relaxed));
+        if let (Some(before), Some(after)) = (before, after) {
+            let kib = |count: u64| u32::try_from(count).map_or(f64::MAX, f64::from);
+            report.memory("memory", "memory held", kib(after));
+            report.memory(
+                "memory_per_session",
+                "memory a session",
+                kib(after.saturating_sub(before)) / kib(sessions),
+            );
+        }
+        Ok(report)
+    }
+}
+
+/// Devices that are connected, each in a task of its own.
+struct Held {
+    devices: JoinSet<Result<(), BenchError>>,
+    end: CancellationToken,
+    connects: Arc<Latencies>,
+    lost: Arc<AtomicU64>,
+}
+
+impl Idle {
+    /// Connects every device. A device that can't connect ends the bench: the figures would be of fewer sessions than
+    /// they say.
+    async fn connect(&self, target: &Target) -> Result<Held, BenchError> {
+        let mut held = Held {
+            devices: JoinSet::new(),
+            end: CancellationToken::new(),
+            connects: Arc::default(),
+            lost: Arc::default(),
+        };
+        let slots = Arc::new(Semaphore::new(self.connects_at_once.max(1)));
+        let connected = Arc::new(Semaphore::new(0));
+        let shared = Arc::new(target.clone());
         for login in &target.logins {
             let login = login.clone();
             let (slots, connected) = (Arc::clone(&slots), Arc::clone(&connected));
             let (target, connects, lost, end) = (
                 Arc::clone(&shared),
-                Arc::clone(&connects),
-                Arc::clone(&lost),
-                end.clone(),
+                Arc::clone(&held.connects),
+                Arc::clone(&held.lost),
+                held.end.clone(),
             );
-            devices.spawn(async move {
+            held.devices.spawn(async move {
                 let slot = slots.acquire_owned().await;
                 let dialled = Instant::now();
                 let mut session = Session::subscribed(&target, &login)
@@ -83,48 +141,21 @@ impl Bench for Idle {
             });
         }
         let all = u32::try_from(self.sessions).unwrap_or(u32::MAX);
-        // A device that can't connect ends the bench: the figures would be of fewer sessions than they say.
         tokio::select! {
-            _ = connected.acquire_many(all) => {}
-            error = first_error(&mut devices) => return Err(error),
+            _ = connected.acquire_many(all) => Ok(held),
+            error = first_error(&mut held.devices) => Err(error),
         }
-        let connecting = began.elapsed();
-        sleep(self.hold).await;
-        let after = target.pid.and_then(resident_kib);
+    }
+}
 
-        // What connecting left to be written is written by now, and counts.
-        let (leaving, cpu_held) = (Instant::now(), cpu());
-        end.cancel();
-        while let Some(ended) = devices.join_next().await {
+impl Held {
+    /// Lets every device say DISCONNECT.
+    async fn leave(mut self) -> Result<(), BenchError> {
+        self.end.cancel();
+        while let Some(ended) = self.devices.join_next().await {
             ended??;
         }
-        let left = leaving.elapsed();
-        if cpu_held.is_some() {
-            sleep(self.hold).await;
-        }
-        let cpu_after = cpu();
-
-        let sessions = u64::from(all);
-        let mut report = Report::new("idle", &target.name);
-        report.count("sessions", "sessions", sessions);
-        report.rate("connects", "connects", sessions, connecting);
-        report.latencies("connect", "connect and subscribe", connects.quantiles());
-        report.rate("disconnects", "disconnects", sessions, left);
-        if let (Some(before), Some(held), Some(after)) = (cpu_before, cpu_held, cpu_after) {
-            report.cpu("connect", "connect and subscribe", sessions, held.since(before));
-            report.cpu("disconnect", "disconnect", sessions, after.since(held));
-        }
-        report.count("lost", "sessions lost", lost.load(Ordering::Relaxed));
-        if let (Some(before), Some(after)) = (before, after) {
-            let grown = u32::try_from(after.saturating_sub(before)).map_or(f64::MAX, f64::from);
-            report.memory(
-                "memory",
-                "memory held",
-                u32::try_from(after).map_or(f64::MAX, f64::from),
-            );
-            report.memory("memory_per_session", "memory a session", grown / f64::from(all));
-        }
-        Ok(report)
+        Ok(())
     }
 }
 
