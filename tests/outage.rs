@@ -219,3 +219,36 @@ async fn a_slow_commit_closes_the_windows_and_tcp_holds_the_devices_back() {
         assert_eq!(stored, usize::from(MESSAGES) + 1);
     }
 }
+
+#[tokio::test]
+async fn what_devices_say_of_commands_and_firmware_waits_as_well() {
+    let server = server().await;
+    let device = server.device("HOME-1").await;
+    let result = device.topic("commands/00000000-0000-0000-0000-000000000007/result");
+    let status = device.topic("firmware/status");
+    for (version, times) in VERSIONS.into_iter().zip(1..) {
+        let mut session = device.mqtt(version).connect().await;
+        server.gate().close();
+        session.send(&result, 1, r#"{"code":200,"body":{}}"#).await;
+        session
+            .send(&status, 1, r#"{"version":"1.4.0","state":"downloading"}"#)
+            .await;
+        server.api().get("/devices").await.problem(503, "unavailable");
+        assert_eq!(session.acknowledged_so_far(), 0, "{version:?}");
+        server.gate().open();
+        for _ in 0..2 {
+            assert!(session.acknowledged().await.is_some(), "{version:?}");
+        }
+        assert_eq!(
+            device.timeline("command_result").await.len(),
+            times,
+            "{version:?}"
+        );
+        assert_eq!(
+            device.timeline("firmware_status").await.len(),
+            times,
+            "{version:?}"
+        );
+        session.disconnect().await;
+    }
+}

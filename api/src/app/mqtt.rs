@@ -235,10 +235,12 @@ impl MqttBackend {
                 });
             }
             Channel::CommandResult(id) => {
-                ack.complete(self.note(&message, |result| Facts::CommandResult { id, result }))
+                self.note(&message, ack, |result| Facts::CommandResult { id, result })
+                    .await;
             }
             Channel::FirmwareStatus => {
-                ack.complete(self.note(&message, |status| Facts::FirmwareStatus { status }));
+                self.note(&message, ack, |status| Facts::FirmwareStatus { status })
+                    .await;
             }
             Channel::Settings
             | Channel::Presence

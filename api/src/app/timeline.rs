@@ -7,6 +7,7 @@ use std::{
 };
 
 use prometheus_client::{metrics::counter::Counter, registry::Registry};
+use setpoint_broker::{Ack, Outcome};
 use setpoint_model::{
     Serial,
     timeline::{Entry, Kind},
@@ -25,13 +26,21 @@ const WINDOW: Duration = Duration::from_secs(60);
 
 /// Takes entries for the timeline of devices. Cheap to clone.
 ///
-/// Recording never waits and may lose: what finds the queue full, or is more than one device may have in a
-/// minute, is dropped and counted. What must not be lost stands in a table of its own.
+/// What is more than one device may have in a minute is dropped and counted. [`Self::record`] never waits and may lose:
+/// what finds the queue full is dropped as well. [`Self::keep`] loses nothing that it acknowledges.
 #[derive(Clone)]
 pub struct Timeline(Arc<Shared>);
 
+/// An entry on its way to Postgres, and who waits for it to be there.
+pub struct Noted {
+    /// The entry.
+    pub entry: Entry,
+    /// Completed once it is committed; dropped when it never will be, so that the client keeps it.
+    pub done: Option<Ack>,
+}
+
 struct Shared {
-    queue: mpsc::Sender<Entry>,
+    queue: mpsc::Sender<Noted>,
     limits: config::Timeline,
     counted: Mutex<Counted>,
     dropped: Counter,
@@ -51,7 +60,7 @@ struct Count {
 
 impl Timeline {
     /// A timeline, and the queue from which `tasks::timeline_writer` writes it.
-    pub fn new(limits: &config::Timeline, metrics: &mut Registry) -> (Self, mpsc::Receiver<Entry>) {
+    pub fn new(limits: &config::Timeline, metrics: &mut Registry) -> (Self, mpsc::Receiver<Noted>) {
         let dropped = Counter::default();
         metrics.register(
             "timeline_dropped",
@@ -76,8 +85,21 @@ impl Timeline {
 
     /// Records an entry, unless the device had its share or the queue is full.
     pub fn record(&self, entry: Entry) {
-        if !self.within_limits(&entry) || self.0.queue.try_send(entry).is_err() {
+        if !self.within_limits(&entry) || self.0.queue.try_send(Noted { entry, done: None }).is_err() {
             self.0.dropped.inc();
+        }
+    }
+
+    /// Records what a device said and is told to be safe: `done` is completed once it is committed. Waits while the queue
+    /// is full. What is more than the device may have in a minute is acknowledged all the same, or it would come for ever.
+    pub async fn keep(&self, entry: Entry, done: Ack) {
+        if self.within_limits(&entry) {
+            // Closed when the server stops: then it stays unacknowledged.
+            let done = Some(done);
+            let _ = self.0.queue.send(Noted { entry, done }).await;
+        } else {
+            self.0.dropped.inc();
+            done.complete(Outcome::Accepted);
         }
     }
 
@@ -188,7 +210,7 @@ mod tests {
         Facts::SettingsApplied { version: 1 }
     }
 
-    fn taken(queue: &mut mpsc::Receiver<Entry>) -> usize {
+    fn taken(queue: &mut mpsc::Receiver<Noted>) -> usize {
         std::iter::from_fn(|| queue.try_recv().ok()).count()
     }
 

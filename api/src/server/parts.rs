@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use prometheus_client::registry::Registry;
 use setpoint_broker::Handle;
-use setpoint_model::{Clock, timeline::Entry};
+use setpoint_model::Clock;
 use setpoint_store::{Store, audit::NewEntry, peers::Notices};
 use tokio::sync::mpsc::Receiver;
 use uuid::Uuid;
@@ -24,6 +24,7 @@ use crate::{
         sessions::SignIn,
         settings::{Acknowledgement, Engine},
         telemetry::{Batch, Readers},
+        timeline::Noted,
         tokens::Tokens,
         webhooks::Webhooks,
     },
@@ -35,7 +36,7 @@ use crate::{
 /// What the writers empty.
 pub(super) struct Queues {
     telemetry: Receiver<Batch>,
-    timeline: Receiver<Entry>,
+    timeline: Receiver<Noted>,
     acknowledgements: Receiver<Acknowledgement>,
     refusals: Receiver<NewEntry>,
 }

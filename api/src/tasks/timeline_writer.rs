@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use setpoint_broker::{Ack, Outcome};
 use setpoint_model::timeline::Entry;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::gather::{ENOUGH, gather};
-use crate::app::App;
+use crate::app::{App, timeline::Noted};
 
 /// Entries in one statement.
 const STEP: usize = 5_000;
@@ -16,30 +17,34 @@ const STEP: usize = 5_000;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Empties `queue` until `stop`, then writes what is left and ends.
-pub async fn run(app: App, mut queue: mpsc::Receiver<Entry>, stop: CancellationToken) {
-    let mut entries = Vec::new();
+pub async fn run(app: App, mut queue: mpsc::Receiver<Noted>, stop: CancellationToken) {
+    let mut noted = Vec::new();
     // A queue that is full drops.
     let enough = ENOUGH.min(queue.max_capacity() / 2);
     loop {
         if stop
-            .run_until_cancelled(queue.recv_many(&mut entries, STEP))
+            .run_until_cancelled(queue.recv_many(&mut noted, STEP))
             .await
             .is_none()
         {
             queue.close();
         }
-        if entries.len() < STEP && !stop.is_cancelled() {
-            gather(&stop, enough, || entries.len() + queue.len()).await;
+        if noted.len() < STEP && !stop.is_cancelled() {
+            let held = noted.len();
+            gather(&stop, enough, || held + queue.len()).await;
         }
-        while entries.len() < STEP {
+        while noted.len() < STEP {
             match queue.try_recv() {
-                Ok(entry) => entries.push(entry),
+                Ok(entry) => noted.push(entry),
                 Err(_) => break,
             }
         }
-        if entries.is_empty() {
+        if noted.is_empty() {
             return;
         }
+        let (entries, waiting): (Vec<Entry>, Vec<Option<Ack>>) =
+            noted.into_iter().map(|noted| (noted.entry, noted.done)).unzip();
+        let mut outcome = Outcome::Accepted;
         while let Err(error) = app.store.write_timeline(&entries).await {
             if !error.is_unavailable() {
                 tracing::error!(
@@ -47,6 +52,7 @@ pub async fn run(app: App, mut queue: mpsc::Receiver<Entry>, stop: CancellationT
                     error = &error as &dyn std::error::Error,
                     "timeline entries could not be written"
                 );
+                outcome = Outcome::Invalid("it could not be stored".to_owned());
                 break;
             }
             if stop
@@ -56,11 +62,14 @@ pub async fn run(app: App, mut queue: mpsc::Receiver<Entry>, stop: CancellationT
             {
                 tracing::warn!(
                     entries = entries.len(),
-                    "stopped without Postgres; timeline entries are lost"
+                    "stopped without Postgres; timeline entries are lost, but for those that stay unacknowledged"
                 );
                 return;
             }
         }
-        entries = Vec::new();
+        for done in waiting.into_iter().flatten() {
+            done.complete(outcome.clone());
+        }
+        noted = Vec::new();
     }
 }

@@ -1,8 +1,12 @@
 //! What devices say of commands and firmware: noted as it comes.
 
 use serde_json::Value;
-use setpoint_broker::{Inbound, Outcome};
-use setpoint_model::{Channel, event::EventType, timeline::Facts};
+use setpoint_broker::{Ack, Inbound, Outcome};
+use setpoint_model::{
+    Channel,
+    event::EventType,
+    timeline::{Entry, Facts},
+};
 
 use super::MqttBackend;
 
@@ -10,24 +14,33 @@ use super::MqttBackend;
 const MAX_NOTED: usize = 8 * 1024;
 
 impl MqttBackend {
-    /// Notes a JSON object in the device's timeline.
-    pub(super) fn note(&self, message: &Inbound, facts: impl FnOnce(Value) -> Facts) -> Outcome {
+    /// Notes a JSON object in the device's timeline: acknowledged once it is there.
+    pub(super) async fn note(&self, message: &Inbound, ack: Ack, facts: impl FnOnce(Value) -> Facts) {
         let parsed = match message.payload.len() {
             0..=MAX_NOTED => {
                 serde_json::from_slice(&message.payload).map_err(|error| format!("not JSON: {error}"))
             }
             _ => Err(format!("more than {MAX_NOTED} bytes")),
         };
-        let (facts, outcome) = match parsed {
+        let reason = match parsed {
             Ok(object @ Value::Object(_)) if !has_nul(&object) => {
                 self.tell(message, &object);
-                (facts(object), Outcome::Accepted)
+                let entry = Entry {
+                    serial: message.topic.serial.clone(),
+                    at: message.at,
+                    facts: facts(object),
+                };
+                return self.app.timeline.keep(entry, ack).await;
             }
-            Ok(_) => self.unreadable(message, "expected an object without NUL characters".to_owned()),
-            Err(reason) => self.unreadable(message, reason),
+            Ok(_) => "expected an object without NUL characters".to_owned(),
+            Err(reason) => reason,
+        };
+        let facts = Facts::MessageRejected {
+            channel: message.topic.channel.name().to_owned(),
+            reason: reason.clone(),
         };
         self.record(message.topic.serial.clone(), message.at, facts);
-        outcome
+        ack.complete(Outcome::Invalid(reason));
     }
 
     fn tell(&self, message: &Inbound, object: &Value) {
@@ -38,17 +51,6 @@ impl MqttBackend {
         self.app
             .events
             .answer(kind, &message.topic.serial, message.at, object);
-    }
-
-    fn unreadable(&self, message: &Inbound, reason: String) -> (Facts, Outcome) {
-        let channel = message.topic.channel.name().to_owned();
-        (
-            Facts::MessageRejected {
-                channel,
-                reason: reason.clone(),
-            },
-            Outcome::Invalid(reason),
-        )
     }
 }
 
