@@ -22,6 +22,7 @@ mod alerts_told;
 mod alerts_values;
 mod audit;
 mod authorization;
+mod backup;
 mod bad_settings;
 mod browser;
 mod certified;
@@ -94,6 +95,7 @@ mod two_servers;
 mod webhooks;
 mod webhooks_delivery;
 mod webhooks_described;
+mod webhooks_tls;
 
 /// The server's program.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_setpoint-under-test");

@@ -2,6 +2,9 @@
 
 use std::{
     collections::VecDeque,
+    io,
+    net::SocketAddr,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -10,15 +13,25 @@ use axum::{
     body::Body,
     extract::State,
     http::{HeaderMap, Response, Uri},
+    serve::Listener,
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use ring::hmac;
 use serde_json::Value;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     sync::{mpsc, watch},
     task::AbortHandle,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        crypto::ring::default_provider,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+    server::TlsStream,
 };
 
 use super::wait::within;
@@ -29,6 +42,7 @@ pub type Answer = (u16, Vec<(&'static str, String)>);
 /// A receiver that runs.
 #[derive(Debug)]
 pub struct Receiver {
+    scheme: &'static str,
     port: u16,
     shared: Arc<Shared>,
     told: mpsc::UnboundedReceiver<Told>,
@@ -57,6 +71,30 @@ pub struct Told {
     pub body: Value,
 }
 
+/// Takes connections that speak TLS; one that breaks off meanwhile is passed over.
+struct Encrypted {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+}
+
+impl Listener for Encrypted {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
+        loop {
+            let (stream, address) = TcpListener::accept(&self.listener).await.expect("a connection");
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
 impl Drop for Receiver {
     fn drop(&mut self) {
         self.task.abort();
@@ -73,6 +111,30 @@ impl Receiver {
     /// Starts one on a port of its own.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Self::serve("http", listener)
+    }
+
+    /// Starts one that speaks TLS alone, with a certificate and its key in PEM files.
+    pub async fn over_tls(certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Self {
+        let certificates: Result<Vec<_>, _> = CertificateDer::pem_file_iter(certificate)
+            .expect("a certificate")
+            .collect();
+        let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions of TLS")
+            .with_no_client_auth()
+            .with_single_cert(
+                certificates.expect("a certificate"),
+                PrivateKeyDer::from_pem_file(key).expect("a key"),
+            );
+        let encrypted = Encrypted {
+            listener: TcpListener::bind("127.0.0.1:0").await.expect("a port"),
+            acceptor: Arc::new(config.expect("a certificate with its key")).into(),
+        };
+        Self::serve("https", encrypted)
+    }
+
+    fn serve(scheme: &'static str, listener: impl Listener<Addr = SocketAddr>) -> Self {
         let port = listener.local_addr().expect("its address").port();
         let (teller, told) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared {
@@ -85,6 +147,7 @@ impl Receiver {
             let _ = axum::serve(listener, routes).await;
         });
         Self {
+            scheme,
             port,
             shared,
             told,
@@ -99,7 +162,7 @@ impl Receiver {
 
     /// Where it is told.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}/hook", self.port)
+        format!("{}://127.0.0.1:{}/hook", self.scheme, self.port)
     }
 
     /// What the next requests are answered.

@@ -89,7 +89,11 @@ impl BackupArgs {
             let _ = fs::remove_file(&aside);
         }
         written?;
-        output::say(format_args!("everything is in {}", self.file.display()));
+        let (file, key) = (self.file.display(), config.sign_in.key_file(&config.data_dir));
+        output::say(format_args!(
+            "everything is in {file}, but the key to what is encrypted in it: keep {} as well, elsewhere",
+            key.display()
+        ));
         Ok(())
     }
 
@@ -112,7 +116,9 @@ impl BackupArgs {
         let mut command = program(config, "pg_dump");
         connect(&mut command, target)?;
         command
-            .args(["--format=custom", "--no-owner", "--no-privileges"])
+            // Large objects are none of ours, but whoever reads the views can make them; and their part of a dump has
+            // transactions of its own, which would end the one that `restore` relies on.
+            .args(["--format=custom", "--no-owner", "--no-privileges", "--no-blobs"])
             .stdin(Stdio::null())
             .stdout(stdout);
         let status = command
