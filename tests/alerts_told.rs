@@ -65,6 +65,7 @@ async fn webhooks_hear_of_alerts_also_of_one_that_ends_with_its_device() {
             &json!({"temperature": 35})
         )
     );
+    assert_eq!(data["since"], "2026-01-15T14:02:00.000000Z");
     noted().await;
     assert!(receiver.next_so_far().is_none());
 }

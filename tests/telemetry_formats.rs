@@ -352,3 +352,20 @@ async fn parameters_and_media_types_are_described() {
         assert_eq!(content.len(), types.len(), "{path}");
     }
 }
+
+#[tokio::test]
+async fn who_takes_no_coding_of_ours_is_told_so() {
+    let server = server().await;
+    let get = |path: String, accepted| server.api().get(&path).header("accept-encoding", accepted);
+    for format in ["json", "csv", "ndjson"] {
+        for accepted in ["identity;q=0", "*;q=0", "br, *;q=0"] {
+            let refused = get(format!("{PATH}?{RANGE}&format={format}"), accepted).await;
+            refused.problem(406, "not_acceptable");
+        }
+        let path = format!("{PATH}?{RANGE}&format={format}");
+        assert_eq!(get(path, "gzip;q=0").await.status, 200, "{format}");
+    }
+    // Also where it would have been another problem.
+    let refused = get("/devices/NOBODY/telemetry".to_owned(), "identity;q=0").await;
+    refused.problem(406, "not_acceptable");
+}

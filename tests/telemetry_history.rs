@@ -195,3 +195,38 @@ async fn samples_that_come_late_in_many_hours_are_all_told() {
     assert_eq!(counts.iter().sum::<u64>(), 120);
     assert_eq!(counts[1], 8, "a whole day of them");
 }
+
+#[tokio::test]
+async fn latest_may_be_of_some_metrics_alone() {
+    let server = Harness::start().await;
+    let device = server.device("HOME-1").await;
+    let path = device.path("/telemetry");
+    let sample = json!({"t": 1, "u": 2, "v": 3});
+    server.api().post(&path).json(&sample).await.expect(200);
+    for (query, metrics) in [
+        ("", vec!["t", "u", "v"]),
+        ("?metric=u", vec!["u"]),
+        ("?metric=v,%20t,nothing", vec!["t", "v"]),
+        ("?metric=nothing", vec![]),
+    ] {
+        let list = server
+            .api()
+            .get(&format!("{path}/latest{query}"))
+            .await
+            .expect(200);
+        let items = list["items"].as_array().unwrap();
+        let named: Vec<&str> = items
+            .iter()
+            .map(|item| item["metric"].as_str().unwrap())
+            .collect();
+        assert_eq!(named, metrics, "{query}");
+    }
+    for (query, field) in [
+        ("metric=", "metric"),
+        ("metric=a%20b", "metric"),
+        ("limit=1", "limit"),
+    ] {
+        let refused = server.api().get(&format!("{path}/latest?{query}")).await;
+        assert!(refused.invalid()[field].is_string(), "{query}");
+    }
+}

@@ -177,3 +177,64 @@ async fn a_serial_made_again_is_another_device() {
     assert_eq!(items.len(), 1, "{items:?}");
     assert_eq!(items[0]["value"], 3);
 }
+
+#[tokio::test]
+async fn a_body_may_be_gzipped_and_is_limited_as_what_it_unpacks_to() {
+    // `{"t":1}`, and the same behind 5,000 spaces.
+    let small = "1f8b0800000000000203ab562a51b232ac05005db41bfe07000000";
+    let large = "1f8b0800000000000203edc1310d00300800302b04077bd1c547e61d157c6d2300000000806b939df5fe0266829d028f130000";
+    let bytes = |hex: &str| -> Vec<u8> {
+        let digits: Vec<u8> = hex
+            .chars()
+            .map(|digit| u8::try_from(digit.to_digit(16).unwrap()).unwrap())
+            .collect();
+        digits.chunks(2).map(|pair| pair[0] * 16 + pair[1]).collect()
+    };
+    let server = Harness::setup().with("http.max_body", "2 KiB").start().await;
+    let device = server.device("HOME-1").await;
+    let send = |coding: &'static str, body: Vec<u8>| {
+        let call = server.api().anonymous().post(PATH).basic("HOME-1", &device.token);
+        call.header("content-encoding", coding).body(body)
+    };
+    assert_eq!(send("gzip", bytes(small)).await.expect(200)["stored"], 1);
+    assert_eq!(
+        send("identity", br#"{"t":2}"#.to_vec()).await.expect(200)["stored"],
+        1
+    );
+    send("gzip", bytes(large)).await.problem(413, "too_large");
+    send("gzip", br#"{"t":3}"#.to_vec())
+        .await
+        .problem(400, "malformed");
+    send("gzip", bytes(small)[..20].to_vec())
+        .await
+        .problem(400, "malformed");
+    let refused = send("br", br#"{"t":4}"#.to_vec()).await;
+    refused.problem(415, "unsupported_media_type");
+    assert_eq!(refused.header("accept-encoding"), "gzip");
+    assert_eq!(device.telemetry("metric=t").await.len(), 2);
+}
+
+#[tokio::test]
+async fn who_may_not_is_told_that_a_devices_token_would_do() {
+    let server = Harness::start().await;
+    server.device("HOME-1").await;
+    let api = server.api().anonymous();
+    // Many programs send user name and password only when they are asked (RFC 9110, section 11.6.1).
+    for call in [api.post(PATH), api.post(PATH).basic("HOME-1", "spd_wrong")] {
+        let refused = call.json(&json!({"t": 1})).await;
+        refused.problem(401, "unauthenticated");
+        assert_eq!(
+            refused.header("www-authenticate"),
+            "Bearer, Basic realm=\"device\", charset=\"UTF-8\""
+        );
+    }
+    let refused = api
+        .with_token("spt_wrong")
+        .post(PATH)
+        .json(&json!({"t": 1}))
+        .await;
+    assert_eq!(
+        refused.header("www-authenticate"),
+        "Bearer error=\"invalid_token\""
+    );
+}

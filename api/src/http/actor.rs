@@ -64,7 +64,8 @@ where
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let Some(Credentials::Basic { serial, token }) = credentials(&parts.headers) else {
-            return Ok(Self(Actor::from_request_parts(parts, state).await?));
+            let actor = Actor::from_request_parts(parts, state).await;
+            return actor.map(Self).map_err(Problem::or_device);
         };
         let app = App::from_ref(state);
         let client = Client::of(parts);
@@ -75,7 +76,7 @@ where
                 .map_or_else(String::new, |address| address.to_string());
             app.stolen_seen(serial.clone(), from, "http");
         }
-        signed_in?;
+        signed_in.map_err(|error| Problem::from(error).or_device())?;
         Ok(Self(Actor::device(serial).from(client.address)))
     }
 }

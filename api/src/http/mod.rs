@@ -60,7 +60,10 @@ use axum::{
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
-use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, timeout::TimeoutLayer};
+use tower_http::{
+    catch_panic::CatchPanicLayer, compression::CompressionLayer, decompression::RequestDecompressionLayer,
+    timeout::TimeoutLayer,
+};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -193,6 +196,7 @@ fn layered<S: Clone + Send + Sync + 'static>(
         .layer(middleware::from_fn_with_state(proxies, client::locate))
         .layer(middleware::from_fn_with_state(metrics, metrics::measure))
         .layer(middleware::from_fn(docs::security_headers))
+        .layer(middleware::from_fn(request_id::refuse_uncoded))
         .layer(CompressionLayer::new())
         .layer(middleware::from_fn(request_id::explain))
         .layer(middleware::from_fn_with_state(limiter, limits::limit))
@@ -202,7 +206,12 @@ fn layered<S: Clone + Send + Sync + 'static>(
             limits.request_timeout,
         ))
         .layer(DefaultBodyLimit::max(limits.max_body));
-    routes.fallback(async || StatusCode::NOT_FOUND).layer(layers)
+    // Innermost, so that what a body is when it is unpacked counts for its limit.
+    let unpacking = RequestDecompressionLayer::new();
+    routes
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(unpacking)
+        .layer(layers)
 }
 
 /// The answer to a request whose handler panicked; the panic itself is in the log.

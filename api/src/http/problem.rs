@@ -66,6 +66,8 @@ pub enum Challenge {
     InvalidToken,
     /// The token or the person lacks this scope.
     InsufficientScope(Scope),
+    /// There was none that holds, and a device's own token would do (RFC 7617).
+    Device,
 }
 
 /// The type of a problem (RFC 9457, section 4.2.1).
@@ -102,6 +104,17 @@ impl Problem {
             challenge: Challenge::InvalidToken,
             ..self
         }
+    }
+
+    /// The same, where a device may sign in with its own token: programs that wait to be asked for it send it then.
+    #[must_use]
+    pub fn or_device(self) -> Self {
+        let nobody = self.status == StatusCode::UNAUTHORIZED.as_u16();
+        let challenge = match self.challenge {
+            Challenge::None if nobody => Challenge::Device,
+            told => told,
+        };
+        Self { challenge, ..self }
     }
 
     /// The problem that a bare status stands for; its code is the status in snake case.
@@ -211,6 +224,7 @@ impl IntoResponse for Problem {
             Challenge::InsufficientScope(scope) => {
                 Some(format!("Bearer error=\"insufficient_scope\", scope=\"{scope}\""))
             }
+            Challenge::Device => Some("Bearer, Basic realm=\"device\", charset=\"UTF-8\"".to_owned()),
             Challenge::None if status == StatusCode::UNAUTHORIZED => Some("Bearer".to_owned()),
             Challenge::None => None,
         };

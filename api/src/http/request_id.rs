@@ -63,6 +63,24 @@ pub(super) async fn explain(request: Request, next: Next) -> Response {
     told
 }
 
+/// Around the compression: a client that takes an answer neither with a coding of ours nor without any (RFC 9110, section
+/// 12.5.3) is told so, rather than sent what it doesn't take.
+pub(super) async fn refuse_uncoded(request: Request, next: Next) -> Response {
+    let id = request.extensions().get::<RequestId>().map(|id| id.0.clone());
+    let response = next.run(request).await;
+    let refused = StatusCode::NOT_ACCEPTABLE;
+    let told = response.extensions().get::<Problem>();
+    if response.status() != refused || told.is_some_and(|problem| problem.status == refused.as_u16()) {
+        return response;
+    }
+    let detail = "this can be had as it is (`identity`) or in `gzip`";
+    Problem {
+        request_id: id.map(Into::into),
+        ..Problem::of_status(refused, detail)
+    }
+    .into_response()
+}
+
 /// Whether this is an error that no handler of ours wrote.
 fn is_bare_error(response: &Response) -> bool {
     let status = response.status();
@@ -80,6 +98,9 @@ fn sentence(status: StatusCode) -> &'static str {
         StatusCode::METHOD_NOT_ALLOWED => "this address takes other methods; see the Allow header",
         StatusCode::SERVICE_UNAVAILABLE => "the request took too long",
         StatusCode::PAYLOAD_TOO_LARGE => "the body is larger than this server takes",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => {
+            "the body's coding is none of those in the Accept-Encoding header"
+        }
         _ => status.canonical_reason().unwrap_or("the request failed"),
     }
 }

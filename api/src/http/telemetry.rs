@@ -13,20 +13,20 @@ use axum::{
     http::{HeaderMap, HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use serde::Serialize;
-use setpoint_model::Serial;
+use serde::{Deserialize, Serialize};
+use setpoint_model::{Serial, telemetry::MetricList};
 use setpoint_store::telemetry::Reading;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{Context, DeviceActor, Json, Page, Path, Payload, Problem, Query};
 use crate::app::{
-    Actor, App,
+    Actor, App, Error, FieldErrors,
     telemetry::{Pages, Report},
 };
 
 use encode::Item;
 use format::Format;
-use query::{HistoryQuery, Wanted};
+use query::{HistoryQuery, Wanted, field};
 use stream::Streamed;
 
 pub(super) fn routes() -> OpenApiRouter<Context> {
@@ -48,6 +48,16 @@ impl From<Reading> for Item {
             value: Some(reading.value),
         }
     }
+}
+
+/// Which newest values to read.
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+struct LatestQuery {
+    /// Metrics, with commas between, 64 at most; all without it. One that the device doesn't have has no item.
+    #[param(example = "temperature,humidity")]
+    metric: Option<String>,
 }
 
 /// The newest value of each metric.
@@ -158,18 +168,26 @@ async fn page(mut pages: Pages, wanted: &Wanted) -> Result<Response, Problem> {
 #[utoipa::path(
     get, path = "/devices/{serial}/telemetry/latest", tag = "telemetry",
     security(("bearer" = ["telemetry:read"])),
-    params(("serial" = String, Path, description = "The device's serial")),
+    params(("serial" = String, Path, description = "The device's serial"), LatestQuery),
     responses(
         (status = 200, description = "The newest values, by metric", body = LatestList),
         (status = 404, description = "No such device"),
+        (status = 422, description = "A parameter is not valid"),
     )
 )]
 async fn latest(
     State(app): State<App>,
     actor: Actor,
     Path(serial): Path<Serial>,
+    Query(query): Query<LatestQuery>,
 ) -> Result<Json<LatestList>, Problem> {
-    let readings = app.latest_telemetry(&actor, &serial).await?;
+    let mut errors = FieldErrors::new();
+    let metrics = field::<MetricList>(&mut errors, "metric", query.metric.as_deref());
+    if !errors.is_empty() {
+        return Err(Error::Invalid { errors }.into());
+    }
+    let metrics = metrics.as_ref().map(MetricList::as_slice);
+    let readings = app.latest_telemetry(&actor, &serial, metrics).await?;
     Ok(Json(LatestList {
         items: readings.into_iter().map(Item::from).collect(),
     }))
@@ -189,6 +207,7 @@ async fn latest(
     responses(
         (status = 200, description = "Committed, as far as there are no problems", body = Stored),
         (status = 404, description = "No such device"),
+        (status = 415, description = "The content coding is none of gzip and identity"),
         (status = 422, description = "Nothing could be stored"),
     )
 )]

@@ -78,7 +78,12 @@ pub struct Refused {
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { address, kind } = self;
-        write!(f, "{address} is a {kind} address: webhooks.allow_private")
+        let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) {
+            "an"
+        } else {
+            "a"
+        };
+        write!(f, "{address} is {article} {kind} address: webhooks.allow_private")
     }
 }
 

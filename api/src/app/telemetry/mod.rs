@@ -67,19 +67,26 @@ impl App {
         Ok(report)
     }
 
-    /// The newest sample of each metric that a device has, by name.
+    /// The newest sample of each metric that a device has, by name: of those among `metrics`, if that is given.
     ///
     /// # Errors
     /// [`Error::Forbidden`] without `telemetry:read`, [`Error::NotFound`] for an unknown device.
-    pub async fn latest_telemetry(&self, actor: &Actor, serial: &Serial) -> Result<Vec<Reading>, Error> {
+    pub async fn latest_telemetry(
+        &self,
+        actor: &Actor,
+        serial: &Serial,
+        metrics: Option<&[String]>,
+    ) -> Result<Vec<Reading>, Error> {
         let device_id = self.readable_device(actor, serial).await?;
-        Ok(self
-            .store
-            .latest_telemetry(Latest {
-                device_id,
-                now: self.clock.now(),
-            })
-            .await?)
+        let wanted = Latest {
+            device_id,
+            now: self.clock.now(),
+        };
+        let mut readings = self.store.latest_telemetry(wanted).await?;
+        if let Some(metrics) = metrics {
+            readings.retain(|reading| metrics.iter().any(|metric| *metric == *reading.metric));
+        }
+        Ok(readings)
     }
 
     async fn readable_device(&self, actor: &Actor, serial: &Serial) -> Result<DeviceId, Error> {
