@@ -182,6 +182,9 @@ async fn what_is_given_up_is_listed_and_sent_again_when_asked() {
         errors,
         json!({"state": "what is pending is sent anyway: dead or delivered"})
     );
+    let backwards = json!({"from": third["at"], "to": second["at"]});
+    let errors = api.post("/webhooks/ops/replay").json(&backwards).await.invalid();
+    assert_eq!(errors, json!({"from": "must not be after `to`"}));
     let errors = api.get("/webhooks/ops/deliveries?state=lost").await.invalid();
     assert_eq!(
         errors,

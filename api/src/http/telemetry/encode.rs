@@ -97,9 +97,14 @@ fn field<'a>(value: Option<&'a Value<'static>>) -> Result<Cow<'a, str>, Error> {
     }
 }
 
+/// What makes a formula of a text in some spreadsheet: OWASP's list, with the wide forms that Japanese ones take as well.
+const FORMULA: [char; 11] = [
+    '=', '+', '-', '@', '\t', '\r', '\n', '\u{ff1d}', '\u{ff0b}', '\u{ff0d}', '\u{ff20}',
+];
+
 /// Whether a spreadsheet would work a text out rather than show it. Devices choose their texts, and an operator opens them.
 fn is_formula(text: &str) -> bool {
-    text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n']) && text.parse::<f64>().is_err()
+    text.starts_with(FORMULA) && text.parse::<f64>().is_err()
 }
 
 #[cfg(test)]
@@ -134,6 +139,7 @@ mod tests {
             (text("say \"hi\"\n"), "\"say \"\"hi\"\"\n\""),
             (text("=1+1"), "'=1+1"),
             (text("@SUM(A1)"), "'@SUM(A1)"),
+            (text("\u{ff1d}1+1"), "'\u{ff1d}1+1"),
             (text("-5"), "-5"),
             (text("-5+cmd"), "'-5+cmd"),
         ] {

@@ -210,6 +210,11 @@ async fn replay(
         None if body.from.is_none() && body.to.is_none() => Some(DeliveryState::Dead),
         state => state,
     };
+    if let (Some(from), Some(to)) = (body.from, body.to)
+        && from > to
+    {
+        return Err(Error::invalid("from", "must not be after `to`").into());
+    }
     let replay = Replay {
         state,
         from: body.from,
