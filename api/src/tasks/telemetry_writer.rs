@@ -136,10 +136,7 @@ impl Writer {
     /// Commits the batches together and completes their receipts.
     async fn commit(&self, batches: Vec<Batch>) {
         let begun = Instant::now();
-        let mut rows = Rows::with_capacity(batches.iter().map(|batch| batch.rows.len()).sum());
-        for batch in &batches {
-            rows.append(&batch.rows);
-        }
+        let rows = Rows::gather(batches.iter().map(|batch| &batch.rows));
         let count = rows.len();
         let result = self.write(&rows).await;
         drop(rows);
