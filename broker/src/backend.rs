@@ -27,6 +27,12 @@ pub trait Backend: Send + Sync + 'static {
     /// dropping `ack` leaves it unacknowledged and ends the session, so that the client keeps it.
     fn inbound(&self, message: Inbound, ack: Ack) -> BoxFuture<'_, ()>;
 
+    /// Takes a message that nothing has to be waited for, which saves the future; gives any other back, for
+    /// [`Self::inbound`].
+    fn inbound_at_once(&self, message: Inbound, ack: Ack) -> Option<(Inbound, Ack)> {
+        Some((message, ack))
+    }
+
     /// The device itself acknowledged a message that [`crate::Handle::publish`] gave a receipt.
     fn delivered(&self, topic: &Topic, receipt: u64);
 

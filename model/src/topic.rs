@@ -240,11 +240,25 @@ impl FromStr for Topic {
     type Err = UnknownTopic;
 
     fn from_str(text: &str) -> Result<Self, UnknownTopic> {
+        Self::read(text, None)
+    }
+}
+
+impl Topic {
+    /// Reads a topic's name, as `parse` does. A topic of the device `own` shares its serial, which costs nothing.
+    ///
+    /// # Errors
+    /// When no channel of a device has this name.
+    pub fn read(text: &str, own: Option<&Serial>) -> Result<Self, UnknownTopic> {
         let mut levels = text.split('/');
         if levels.next() != Some(ROOT) {
             return Err(UnknownTopic);
         }
-        let serial = levels.next().and_then(|s| s.parse().ok()).ok_or(UnknownTopic)?;
+        let level = levels.next().ok_or(UnknownTopic)?;
+        let serial = match own {
+            Some(own) if own.as_str() == level => own.clone(),
+            _ => level.parse().map_err(|_| UnknownTopic)?,
+        };
         let channel = match (levels.next(), levels.next(), levels.next()) {
             (Some("settings"), None, None) => Channel::Settings,
             (Some("settings"), Some("ack"), None) => Channel::SettingsAck,

@@ -63,6 +63,22 @@ impl Backend for MqttBackend {
         self.dispatch(message, ack).boxed()
     }
 
+    fn inbound_at_once(&self, message: Inbound, ack: Ack) -> Option<(Inbound, Ack)> {
+        if message.topic.channel != Channel::Telemetry {
+            return Some((message, ack));
+        }
+        let Inbound {
+            topic, payload, at, ..
+        } = &message;
+        match self.app.ingest.take_at_once(&topic.serial, payload, *at, ack) {
+            Some(ack) => Some((message, ack)),
+            None => {
+                self.seen(&message);
+                None
+            }
+        }
+    }
+
     fn delivered(&self, topic: &Topic, receipt: u64) {
         if topic.channel == Channel::Settings {
             // The publisher gives the version as the receipt.
@@ -203,15 +219,12 @@ fn refusal(error: &Error) -> Refusal {
 /// What a client sends.
 impl MqttBackend {
     async fn dispatch(&self, message: Inbound, ack: Ack) {
-        let serial = &message.topic.serial;
-        if message.session.identity.serial() == Some(serial) {
-            self.app.presence.seen(serial, message.at);
-        }
+        self.seen(&message);
         match message.topic.channel {
             Channel::Telemetry => {
                 self.app
                     .ingest
-                    .from_mqtt(serial, &message.payload, message.at, ack)
+                    .from_mqtt(&message.topic.serial, &message.payload, message.at, ack)
                     .await;
             }
             Channel::SettingsAck => {
@@ -250,6 +263,14 @@ impl MqttBackend {
                 // The topic rules let nobody publish here.
                 ack.complete(Outcome::Invalid("not a topic for clients".to_owned()));
             }
+        }
+    }
+
+    /// Notes that a device was heard of, if it spoke for itself.
+    fn seen(&self, message: &Inbound) {
+        let serial = &message.topic.serial;
+        if message.session.identity.serial() == Some(serial) {
+            self.app.presence.seen(serial, message.at);
         }
     }
 

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use rmqtt_codec::{
     types::{Publish, QoS},
     v5::{
@@ -30,7 +31,7 @@ use super::{
     window::{Answer, Answered, Kind},
 };
 use crate::{
-    backend::{Ack, Inbound, Outcome, Version},
+    backend::{Ack, Backend, Inbound, Outcome, Version},
     message::Message,
     metrics::Limit,
     wire::Breach,
@@ -76,11 +77,10 @@ where
             (QoS::ExactlyOnce, Some(id)) => Kind::Received(id),
             _ => Kind::None,
         };
-        let allowed = publish
-            .topic
-            .parse::<Topic>()
+        let identity = &self.live.info.identity;
+        let allowed = Topic::read(&publish.topic, identity.serial())
             .ok()
-            .filter(|topic| self.live.info.identity.may_publish(topic));
+            .filter(|topic| identity.may_publish(topic));
         if let Kind::Received(id) = kind
             && !self.arrive(id)?
         {
@@ -187,13 +187,22 @@ where
                 .as_ref()
                 .map(|t| (t.to_string(), p.correlation_data.clone()))
         });
+        let (core, backend) = (self.core, self.backend);
+        let shard = core.shard(&topic.serial);
+        // Most telemetry is heard by nobody but the backend: then it is no message.
+        let heard = publish.retain || shard.lock().may_hear(&topic.serial, &publish.topic);
         let inbound = Inbound {
             session: Arc::clone(&self.live.info),
             topic: topic.clone(),
             payload: publish.payload.clone(),
-            at: self.core.clock.now(),
+            at: core.clock.now(),
             respond_to,
         };
+        let ack: Ack = self.live.ack(kind);
+        if !heard {
+            self.pending = hand_over(backend, inbound, ack);
+            return;
+        }
         let message = Message {
             topic,
             name: publish.topic,
@@ -208,27 +217,25 @@ where
             restored: false,
             told: AtomicBool::new(false),
         };
-        let ack: Ack = self.live.ack(kind);
-        let (core, backend) = (self.core, self.backend);
-        let shard = core.shard(&message.topic.serial);
-        self.pending = Some(match shard.try_reserve() {
+        self.pending = match shard.try_reserve() {
             Some(permit) => {
                 shard
                     .lock()
                     .admit(message, Some(permit), &core.config, &core.metrics);
-                backend.inbound(inbound, ack)
+                hand_over(backend, inbound, ack)
             }
-            None => Box::pin(async move {
+            None => Some(Box::pin(async move {
                 // Not heard by watchers if the edge is shutting down; the backend has it all the same.
                 let _ = core.publish(message).await;
                 backend.inbound(inbound, ack).await;
-            }),
-        });
+            })),
+        };
     }
 
     /// Acknowledges, in order of arrival, what the server is done with.
     pub(super) fn acknowledge(&mut self) -> Result<bool, End> {
         let mut any = false;
+        let mut now = None;
         while let Some(Answered { kind, answer, since }) = self.live.window(|window| window.pop()) {
             any = true;
             if answer == Answer::Lost {
@@ -239,7 +246,10 @@ where
                 Kind::Ack(id) => Packet::PublishAck(verdict(id, &answer)),
                 Kind::Received(id) => Packet::PublishReceived(verdict(id, &answer)),
             };
-            self.core.metrics.acknowledged(since.elapsed());
+            let now = *now.get_or_insert_with(Instant::now);
+            self.core
+                .metrics
+                .acknowledged(now.saturating_duration_since(since));
             self.answer(packet);
         }
         Ok(any)
@@ -335,6 +345,13 @@ where
             will: disconnect.reason_code != DisconnectReasonCode::NormalDisconnection,
         }
     }
+}
+
+/// Gives a message to the backend; what is left to wait for, if anything is.
+fn hand_over(backend: &dyn Backend, inbound: Inbound, ack: Ack) -> Option<BoxFuture<'_, ()>> {
+    backend
+        .inbound_at_once(inbound, ack)
+        .map(|(inbound, ack)| backend.inbound(inbound, ack))
 }
 
 /// PUBACK or PUBREC for what became of a message.

@@ -311,6 +311,15 @@ impl State {
         }
     }
 
+    /// Whether anyone may hear a message of this device, by its topic's name.
+    pub(crate) fn may_hear(&self, serial: &Serial, name: &str) -> bool {
+        self.fleet.may_hear(name)
+            || self
+                .devices
+                .get(serial)
+                .is_some_and(|device| device.subscribers.may_hear(name))
+    }
+
     /// Forgets a device of which nothing is left to know.
     pub(crate) fn tidy(&mut self, serial: &Serial) {
         if self.devices.get(serial).is_some_and(Device::is_empty) {

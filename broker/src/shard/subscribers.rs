@@ -134,6 +134,15 @@ impl Subscribers {
             .any(|group| group.members.iter().any(|(session, e)| e.hears(session, message)))
     }
 
+    /// Whether anyone may hear a message of this name. Cheaper than making the message.
+    pub(super) fn may_hear(&self, name: &str) -> bool {
+        let sessions = self.sessions.iter().flat_map(|s| &s.subscriptions);
+        let members = self.groups.iter().flat_map(|group| &group.members);
+        sessions
+            .chain(members.map(|(_, entry)| entry))
+            .any(|entry| entry.subscription.filter.matches(name))
+    }
+
     /// Everyone the message goes to, apart from shared subscriptions.
     pub(super) fn matches(&self, message: &Message) -> impl Iterator<Item = (&Arc<Session>, Match)> {
         self.sessions

@@ -9,7 +9,7 @@ mod stream;
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -70,6 +70,8 @@ struct Shared {
     limits: config::Events,
     /// Readers that want telemetry.
     telemetry_readers: AtomicUsize,
+    /// Whether [`Logs::telemetry_until`] is set: most samples are asked about without a lock.
+    lingering: AtomicBool,
     metrics: Metrics,
 }
 
@@ -105,6 +107,7 @@ impl Events {
             newest: watch::Sender::new(0),
             limits: limits.clone(),
             telemetry_readers: AtomicUsize::new(0),
+            lingering: AtomicBool::new(false),
             metrics: Metrics::register(registry),
         }))
     }
@@ -116,14 +119,18 @@ impl Events {
 
     /// Whether anybody would hear of samples now: telling nobody should cost a busy fleet nothing.
     pub fn wants_telemetry(&self) -> bool {
-        if self.0.telemetry_readers.load(Ordering::Relaxed) > 0 {
+        if self.0.telemetry_readers.load(Ordering::Acquire) > 0 {
             return true;
+        }
+        if !self.0.lingering.load(Ordering::Acquire) {
+            return false;
         }
         let mut logs = self.logs();
         match logs.telemetry_until {
             Some(until) if Instant::now() < until => true,
             Some(_) => {
                 logs.telemetry_until = None;
+                self.0.lingering.store(false, Ordering::Release);
                 // From here on samples are missing: a number that no reader has.
                 logs.number += 1;
                 let number = logs.number;

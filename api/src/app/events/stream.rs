@@ -348,8 +348,13 @@ impl Drop for Open {
         shared.metrics.streams.dec();
         if self.telemetry {
             // A reader that was cut off comes back for what it missed.
-            self.events.logs().telemetry_until = Some(Instant::now() + LINGER);
-            shared.telemetry_readers.fetch_sub(1, Ordering::Relaxed);
+            {
+                let mut logs = self.events.logs();
+                logs.telemetry_until = Some(Instant::now() + LINGER);
+                shared.lingering.store(true, Ordering::Release);
+            }
+            // After that, so that who finds no reader finds this.
+            shared.telemetry_readers.fetch_sub(1, Ordering::AcqRel);
         }
     }
 }

@@ -97,6 +97,13 @@ impl Catalog {
         Ok(Some(device))
     }
 
+    /// The device of this serial, if nothing has to be looked up for it.
+    pub(super) fn known_device(&self, serial: &Serial) -> Option<Arc<Device>> {
+        let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
+        let device = devices.get(serial)?;
+        device.outdated().is_none().then(|| Arc::clone(device))
+    }
+
     /// Forgets a device that was deleted: its serial may come back as another one.
     pub(super) fn forget(&self, serial: &Serial) {
         let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);

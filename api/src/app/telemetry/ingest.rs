@@ -48,17 +48,17 @@ pub(super) struct Shared {
     timeline: Timeline,
     events: Events,
     alerts: Alerts,
-    limits: telemetry::Limits,
+    pub(super) limits: telemetry::Limits,
     skew: TimeDelta,
     retention: TimeDelta,
     pub(super) max_device_metrics: usize,
     delete_within: Duration,
     pub(super) catalog: Catalog,
-    queue: mpsc::Sender<Batch>,
+    pub(super) queue: mpsc::Sender<Batch>,
     /// One permit per row that may wait.
-    space: Arc<Semaphore>,
+    pub(super) space: Arc<Semaphore>,
     max_queue: u32,
-    metrics: Metrics,
+    pub(super) metrics: Metrics,
 }
 
 /// What became of a payload, as far as its sender is concerned.
@@ -73,9 +73,9 @@ pub struct Report {
 }
 
 /// Rows ready for the queue.
-struct Prepared {
-    rows: Rows,
-    sequel: Sequel,
+pub(super) struct Prepared {
+    pub(super) rows: Rows,
+    pub(super) sequel: Sequel,
     report: Report,
 }
 
@@ -234,7 +234,7 @@ impl Ingest {
         Ok(self.encode(serial, &device, parsed, &admitted, arrived))
     }
 
-    fn window(&self, arrived: DateTime<Utc>) -> Window {
+    pub(super) fn window(&self, arrived: DateTime<Utc>) -> Window {
         Window {
             oldest: arrived - self.0.retention,
             newest: arrived + self.0.skew,
@@ -249,12 +249,7 @@ impl Ingest {
         parsed: &Parsed<'_>,
         arrived: DateTime<Utc>,
     ) -> Result<Option<Window>, Refused> {
-        let old = arrived - SHORTEST_RETENTION;
-        if parsed
-            .samples
-            .iter()
-            .all(|sample| sample.at.resolve(arrived) >= old)
-        {
+        if is_recent(parsed, arrived) {
             return Ok(None);
         }
         let seconds = self.0.store.telemetry_retention_of(device.id).await?;
@@ -264,7 +259,7 @@ impl Ingest {
         Ok(shorter.map(|oldest| Window { oldest, ..window }))
     }
 
-    fn encode(
+    pub(super) fn encode(
         &self,
         serial: &Serial,
         device: &Device,
@@ -367,6 +362,15 @@ impl Ingest {
             facts,
         });
     }
+}
+
+/// Whether no model's retention can matter to these samples.
+pub(super) fn is_recent(parsed: &Parsed<'_>, arrived: DateTime<Utc>) -> bool {
+    let old = arrived - SHORTEST_RETENTION;
+    parsed
+        .samples
+        .iter()
+        .all(|sample| sample.at.resolve(arrived) >= old)
 }
 
 /// The most permits a semaphore of tokio is asked for here.

@@ -7,6 +7,7 @@ mod export;
 mod grid;
 mod group;
 mod ingest;
+mod known;
 mod metrics;
 mod picture;
 mod queue;

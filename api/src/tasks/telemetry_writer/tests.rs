@@ -126,14 +126,22 @@ impl Fixture {
         self.clock.now() + offset
     }
 
-    /// Sends a payload as a session does; the receiver tells what the session hears, `None` for nothing.
+    /// Sends a payload the long way; the receiver tells what the session hears, `None` for nothing.
     async fn send(&self, payload: &str) -> oneshot::Receiver<Option<Outcome>> {
-        let (sender, outcome) = oneshot::channel();
-        let ack = Ack::new(move |outcome| drop(sender.send(outcome)));
+        let (ack, outcome) = ack();
         self.ingest
             .from_mqtt(&self.serial, payload.as_bytes(), self.at(NOW), ack)
             .await;
         outcome
+    }
+
+    /// Sends a payload the short way, if that takes it.
+    fn send_at_once(&self, payload: &str) -> Option<oneshot::Receiver<Option<Outcome>>> {
+        let (ack, outcome) = ack();
+        let left = self
+            .ingest
+            .take_at_once(&self.serial, payload.as_bytes(), self.at(NOW), ack);
+        left.is_none().then_some(outcome)
     }
 
     /// How many samples of the device are stored.
@@ -148,6 +156,11 @@ impl Fixture {
         };
         self.database.store().telemetry(&wanted).await.unwrap().len()
     }
+}
+
+fn ack() -> (Ack, oneshot::Receiver<Option<Outcome>>) {
+    let (sender, outcome) = oneshot::channel();
+    (Ack::new(move |outcome| drop(sender.send(outcome))), outcome)
 }
 
 fn invalid(outcome: Option<Outcome>) -> String {
@@ -170,6 +183,43 @@ async fn duplicates_are_accepted_and_stored_once_beside_new_samples() {
     assert_eq!(fresh.await.unwrap(), Some(Outcome::Accepted));
     assert_eq!(fixture.count().await, 3);
     assert!(fixture.ingest.metrics().merged.get() >= 1);
+}
+
+#[tokio::test]
+async fn what_is_known_is_taken_at_once_and_all_else_is_left_to_the_long_way() {
+    let fixture = fixture().await;
+    assert!(
+        fixture.send_at_once(r#"{"t":1}"#).is_none(),
+        "a device not heard of yet"
+    );
+    let first = fixture.send(r#"{"t":1}"#).await;
+    assert_eq!(first.await.unwrap(), Some(Outcome::Accepted));
+    let taken = fixture.send_at_once(r#"[{"t":2},{"t":3}]"#).unwrap();
+    assert_eq!(taken.await.unwrap(), Some(Outcome::Accepted));
+    assert_eq!(fixture.count().await, 3);
+    let future = fixture.at(TimeDelta::hours(1)).to_rfc3339();
+    let old = fixture.at(-TimeDelta::hours(25)).to_rfc3339();
+    for left in [
+        r#"{"t":1,"new":1}"#.to_owned(),
+        r#"{"t":"warm"}"#.to_owned(),
+        r#"{"t":1,"t":2}"#.to_owned(),
+        "{}".to_owned(),
+        "[]".to_owned(),
+        "{".to_owned(),
+        format!(r#"{{"t":1,"at":"{future}"}}"#),
+        format!(r#"{{"t":1,"at":"{old}"}}"#),
+    ] {
+        assert!(fixture.send_at_once(&left).is_none(), "{left}");
+    }
+    fixture.ingest.refresh(&fixture.serial);
+    assert!(
+        fixture.send_at_once(r#"{"t":4}"#).is_none(),
+        "to be looked up again"
+    );
+    fixture.send(r#"{"t":4}"#).await.await.unwrap();
+    assert!(fixture.send_at_once(r#"{"t":5}"#).is_some());
+    fixture.ingest.forget(&fixture.serial);
+    assert!(fixture.send_at_once(r#"{"t":6}"#).is_none(), "gone");
 }
 
 #[tokio::test]
@@ -263,6 +313,7 @@ async fn after_a_stop_a_sample_stays_with_its_device() {
     fixture.send(r#"{"t":1}"#).await.await.unwrap();
     fixture.stop.cancel();
     (&mut fixture.writer).await.unwrap();
+    assert!(fixture.send_at_once(r#"{"t":2}"#).is_none());
     assert_eq!(fixture.send(r#"{"t":2}"#).await.await.unwrap(), None);
     assert_eq!(fixture.count().await, 1);
 }
