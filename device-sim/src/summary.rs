@@ -49,6 +49,15 @@ impl Latencies {
         }
     }
 
+    /// Adds several at once.
+    pub fn record_all(&self, latencies: impl Iterator<Item = Duration>) {
+        if let Some(histogram) = self.0.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+            for latency in latencies {
+                histogram.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(LONGEST));
+            }
+        }
+    }
+
     /// All that were recorded so far.
     pub fn quantiles(&self) -> Quantiles {
         let guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);

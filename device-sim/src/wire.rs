@@ -140,6 +140,12 @@ impl Wire {
         Ok(self.codec.decode(&mut self.inbox)?.map(|(packet, _)| packet))
     }
 
+    /// Makes room for so many bytes more in what [`Wire::flush`] writes, so that many packets are added without it
+    /// growing step by step.
+    pub fn make_room(&mut self, bytes: usize) {
+        self.outbox.reserve(bytes);
+    }
+
     /// Adds a packet to what [`Wire::flush`] writes.
     ///
     /// # Errors
