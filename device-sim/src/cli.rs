@@ -75,8 +75,9 @@ pub(crate) struct BenchOf<T: Args> {
 #[derive(Debug, Args)]
 pub(crate) struct BenchCommon {
     /// Also measure, in the same run: `mosquitto`, once open to all and once with a password for each device; a plain
-    /// broker at an mqtt:// address; our own edge without the server, as edge=mqtt://...; for telemetry also `copy`, a bare COPY into the server's table, and
-    /// `mosquitto-psycopg`, a subscriber in Python that writes batches
+    /// broker at an mqtt:// address; our own edge without the server, as edge=mqtt://...; for telemetry also `copy`, a bare
+    /// COPY into the server's table, and `mosquitto-psycopg`, a subscriber in Python that writes batches, or
+    /// `mosquitto-psycopg-keyed`, one that loses and repeats nothing
     #[arg(long, value_name = "PEER", value_delimiter = ',')]
     pub(crate) peer: Vec<Peer>,
     /// Measure the peers alone
@@ -88,7 +89,7 @@ pub(crate) struct BenchCommon {
     /// The server's data directory
     #[arg(long, value_name = "DIR", default_value = "data")]
     pub(crate) data_dir: PathBuf,
-    /// Python with paho-mqtt and psycopg, for the peer `mosquitto-psycopg`
+    /// Python with paho-mqtt and psycopg, for the peers `mosquitto-psycopg` and `mosquitto-psycopg-keyed`
     #[arg(long, value_name = "FILE", default_value = "python3")]
     pub(crate) python: PathBuf,
     /// Process id of the server, to read its memory and its processor time

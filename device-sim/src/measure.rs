@@ -160,14 +160,15 @@ async fn beside<T: Bench>(
             let database = Database::find(common.database.as_ref(), &common.data_dir)?;
             reports.add(copy::run(telemetry, &database).await?);
         }
-        Peer::Stack => {
-            let telemetry = bench
-                .telemetry()
-                .ok_or_else(|| only_telemetry("mosquitto-psycopg"))?;
+        Peer::Stack(table) => {
+            let telemetry = bench.telemetry().ok_or_else(|| only_telemetry(table.peer()))?;
             let database = Database::find(common.database.as_ref(), &common.data_dir)?;
-            let mosquitto = Mosquitto::start(Access::Open, Queue::Unbounded).await?;
-            let stack = Stack::start(&common.python, &mosquitto, &database).await?;
-            let mut target = broker("mosquitto-psycopg", &mosquitto, logins(serials, None), None);
+            let queue = Queue::Unbounded {
+                in_flight: table.in_flight(),
+            };
+            let mosquitto = Mosquitto::start(Access::Open, queue).await?;
+            let stack = Stack::start(&common.python, *table, &mosquitto, &database).await?;
+            let mut target = broker(table.peer(), &mosquitto, logins(serials, None), None);
             target.storage = Storage::Counted(stack.rows.clone());
             let outcome = telemetry.run(&target).await;
             stack.stop().await?;

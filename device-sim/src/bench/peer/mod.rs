@@ -9,6 +9,7 @@ pub mod stack;
 use std::str::FromStr;
 
 pub use mosquitto::{Access, Mosquitto, Queue};
+use stack::Table;
 
 use crate::endpoint::{InvalidUrl, MqttUrl};
 
@@ -25,9 +26,9 @@ pub enum Peer {
     Edge(MqttUrl),
     /// `copy`: a bare COPY into the server's own table, which nothing that stores telemetry there can beat.
     Copy,
-    /// `mosquitto-psycopg`: what one would build otherwise, Mosquitto and a subscriber in Python that copies batches
-    /// into a plain table.
-    Stack,
+    /// `mosquitto-psycopg` or `mosquitto-psycopg-keyed`: what one would build otherwise, Mosquitto and a subscriber in
+    /// Python that writes batches.
+    Stack(Table),
 }
 
 impl FromStr for Peer {
@@ -37,7 +38,8 @@ impl FromStr for Peer {
         match text {
             "mosquitto" => Ok(Self::Mosquitto),
             "copy" => Ok(Self::Copy),
-            "mosquitto-psycopg" => Ok(Self::Stack),
+            text if text == Table::Plain.peer() => Ok(Self::Stack(Table::Plain)),
+            text if text == Table::Keyed.peer() => Ok(Self::Stack(Table::Keyed)),
             url => match url.strip_prefix("edge=") {
                 Some(url) => url.parse().map(Self::Edge),
                 None => url.parse().map(Self::Broker),

@@ -35,7 +35,10 @@ pub enum Queue {
     /// 1,000 messages, Mosquitto's default; more are dropped.
     Default,
     /// Everything: what is behind it is measured by what it can do, not by what is dropped before it.
-    Unbounded,
+    Unbounded {
+        /// Messages that a client may have unacknowledged.
+        in_flight: u16,
+    },
 }
 
 /// A running Mosquitto; it ends when this is dropped.
@@ -48,7 +51,7 @@ pub struct Mosquitto {
 
 impl Mosquitto {
     /// Starts `mosquitto` from the `PATH` on a free loopback port, without persistence or logging. Its other limits are
-    /// its defaults but for in-flight messages, of which a client may have 100.
+    /// its defaults but for in-flight messages, of which a client may have 100 unless `queue` says otherwise.
     ///
     /// # Errors
     /// When it isn't installed or doesn't start.
@@ -69,13 +72,13 @@ impl Mosquitto {
                 format!("allow_anonymous false\npassword_file {}", path.display())
             }
         };
-        let queue = match queue {
-            Queue::Default => 1000,
-            Queue::Unbounded => 0,
+        let (queue, in_flight) = match queue {
+            Queue::Default => (1000, 100),
+            Queue::Unbounded { in_flight } => (0, in_flight),
         };
         // Started by root it would become another user, who can't read our files.
         let config = format!(
-            "user root\nlistener {} 127.0.0.1\n{users}\npersistence false\nlog_type none\nmax_inflight_messages 100\n\
+            "user root\nlistener {} 127.0.0.1\n{users}\npersistence false\nlog_type none\nmax_inflight_messages {in_flight}\n\
              max_queued_messages {queue}\n",
             addr.port()
         );

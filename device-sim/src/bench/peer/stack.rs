@@ -1,4 +1,4 @@
-//! What one would build otherwise: Mosquitto, and a subscriber in Python that copies batches into a plain table.
+//! What one would build otherwise: Mosquitto, and a subscriber in Python that writes batches.
 
 use std::{
     path::Path,
@@ -28,6 +28,43 @@ const DATABASE: &str = "setpoint_bench_peer";
 /// How long the subscriber may take to be ready.
 const START: Duration = Duration::from_secs(20);
 
+/// What the subscriber writes into, and what it promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Table {
+    /// A plain table without an index. A message is acknowledged when it is read: what is not committed yet when the
+    /// subscriber ends is lost, and what is sent twice is stored twice.
+    Plain,
+    /// A primary key over serial, metric and time; what is there already is left out. Messages are acknowledged after
+    /// their commit, in a session that outlives the connection: the nearest to what the server promises.
+    Keyed,
+}
+
+impl Table {
+    /// The peer's name.
+    pub fn peer(self) -> &'static str {
+        match self {
+            Self::Plain => "mosquitto-psycopg",
+            Self::Keyed => "mosquitto-psycopg-keyed",
+        }
+    }
+
+    /// Messages that Mosquitto may have unacknowledged: with acknowledgements after the commit, two batches of them, since
+    /// there are never more in a batch.
+    pub fn in_flight(self) -> u16 {
+        match self {
+            Self::Plain => 100,
+            Self::Keyed => 5_000,
+        }
+    }
+
+    fn argument(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Keyed => "keyed",
+        }
+    }
+}
+
 /// A running subscriber; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Stack {
@@ -47,6 +84,7 @@ impl Stack {
     /// When any of it can't be had; what the subscriber says of it is on stderr.
     pub async fn start(
         python: &Path,
+        table: Table,
         mosquitto: &Mosquitto,
         database: &Database,
     ) -> Result<Self, BenchError> {
@@ -63,6 +101,7 @@ impl Stack {
             .arg(script.path())
             .arg(mosquitto.addr().port().to_string())
             .arg(database.named(DATABASE).url())
+            .arg(table.argument())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
