@@ -50,8 +50,9 @@ pub struct Mosquitto {
 }
 
 impl Mosquitto {
-    /// Starts `mosquitto` from the `PATH` on a free loopback port, without persistence or logging. Its other limits are
-    /// its defaults but for in-flight messages, of which a client may have 100 unless `queue` says otherwise.
+    /// Starts `mosquitto` from the `PATH` on a free loopback port, without persistence. It logs what it logs by default,
+    /// sessions among it as the server does, to a file. Its other limits are its defaults but for in-flight messages, of
+    /// which a client may have 100 unless `queue` says otherwise.
     ///
     /// # Errors
     /// When it isn't installed or doesn't start.
@@ -78,9 +79,10 @@ impl Mosquitto {
         };
         // Started by root it would become another user, who can't read our files.
         let config = format!(
-            "user root\nlistener {} 127.0.0.1\n{users}\npersistence false\nlog_type none\nmax_inflight_messages {in_flight}\n\
-             max_queued_messages {queue}\n",
-            addr.port()
+            "user root\nlistener {} 127.0.0.1\n{users}\npersistence false\nlog_dest file {}\n\
+             max_inflight_messages {in_flight}\nmax_queued_messages {queue}\n",
+            addr.port(),
+            files.path().join("log").display(),
         );
         let path = files.path().join("mosquitto.conf");
         std::fs::write(&path, config).map_err(BenchError::Peer)?;
