@@ -7,9 +7,10 @@ use std::{
     process::{Command, Output},
 };
 
-use chrono::{DurationRound, TimeDelta, Utc};
+use chrono::{DurationRound, TimeDelta};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use setpoint_model::{Clock as _, SystemClock};
 use setpoint_store::embedded::{self, EmbeddedConfig};
 use setpoint_tests::{Child, Options, Version, eventually, harness::receiver::Receiver};
 
@@ -99,7 +100,7 @@ async fn a_backup_brings_everything_back_in_an_empty_data_directory() {
     device.change(json!({"privacyMode": true})).await;
 
     // Late by hours, so that roll-ups are made at once.
-    let hour = Utc::now().duration_trunc(TimeDelta::hours(1)).unwrap() - TimeDelta::hours(3);
+    let hour = SystemClock.now().duration_trunc(TimeDelta::hours(1)).unwrap() - TimeDelta::hours(3);
     let late: Vec<Value> = (0..100)
         .map(|n| json!({"temperature": n, "at": hour + TimeDelta::minutes(n)}))
         .collect();
