@@ -37,6 +37,9 @@ pub trait Backend: Send + Sync + 'static {
     fn delivered(&self, topic: &Topic, receipt: u64);
 
     /// A session began, changed its subscriptions or ended, or a message was refused.
+    ///
+    /// Beginnings and ends of a device's sessions come in their order, while other sessions of its shard wait: this may
+    /// neither block nor call the broker.
     fn event(&self, event: SessionEvent);
 }
 

@@ -308,8 +308,8 @@ async fn give_up(core: &Core, backend: &Arc<dyn Backend>, serial: Option<&Serial
     let Some(serial) = serial else { return };
     let shard = core.shard(serial);
     let permit = shard.reserve().await.ok();
-    let settled = shard.lock().give_up(serial, permit, core);
-    if let Some((session, reason)) = settled.orphaned {
+    let mut state = shard.lock();
+    if let Some((session, reason)) = state.give_up(serial, permit, core).orphaned {
         backend.event(SessionEvent::Ended {
             session,
             reason,
@@ -322,17 +322,22 @@ async fn give_up(core: &Core, backend: &Arc<dyn Backend>, serial: Option<&Serial
 /// The client is in: its device is online.
 async fn start(core: &Core, backend: &Arc<dyn Backend>, live: &Arc<Live>) {
     let serial = live.info.identity.serial();
+    core.metrics
+        .session_started(live.info.peer.transport, live.info.version);
+    let started = SessionEvent::Started(Arc::clone(&live.info));
     match serial {
         Some(serial) => {
             let shard = core.shard(serial);
             let permit = shard.reserve().await.ok();
-            shard.lock().start(serial, live, permit, core);
+            let mut state = shard.lock();
+            state.start(serial, live, permit, core);
+            backend.event(started);
         }
-        None => live.set_started(),
+        None => {
+            live.set_started();
+            backend.event(started);
+        }
     }
-    core.metrics
-        .session_started(live.info.peer.transport, live.info.version);
-    backend.event(SessionEvent::Started(Arc::clone(&live.info)));
     let hears = serial.is_some_and(|serial| {
         live.session
             .lock()
@@ -352,5 +357,5 @@ async fn start(core: &Core, backend: &Arc<dyn Backend>, live: &Arc<Live>) {
 /// A client whose credential was revoked while it connected.
 async fn leave_unstarted(core: &Core, live: &Arc<Live>) {
     live.session.lock().discard = true;
-    finish::leave(core, live, DisconnectReason::CredentialRevoked).await;
+    finish::leave(core, live, DisconnectReason::CredentialRevoked, |_| {}).await;
 }

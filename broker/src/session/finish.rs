@@ -140,18 +140,19 @@ pub(super) async fn finish<S>(
     let reason = end.reason();
     let will = will.filter(|_| end.says_will());
     let now_or_later = will.map(|will| leave_will(live, *will));
-    let settled = leave(core, live, reason).await;
     let info = &live.info;
+    let tell = |settled: &Settled| {
+        backend.event(SessionEvent::Ended {
+            session: Arc::clone(info),
+            reason,
+            others: settled.others,
+            at: core.clock.now(),
+        });
+    };
+    let settled = leave(core, live, reason, tell).await;
     core.metrics
         .session_ended(info.peer.transport, info.version, reason);
     tracing::info!(reason = reason.as_str(), ?end, "session ended");
-    let session = Arc::clone(info);
-    backend.event(SessionEvent::Ended {
-        session,
-        reason,
-        others: settled.others,
-        at: core.clock.now(),
-    });
     match now_or_later {
         Some(Testament::Now(will)) => Box::pin(say(core, backend, info, will)).await,
         Some(Testament::Later(delay)) => schedule(core, backend, live, delay),
@@ -172,13 +173,22 @@ pub(super) async fn finish<S>(
     Box::pin(close(&mut io, &mut output)).await;
 }
 
-/// Takes a connection out of the registry, with presence and subscriptions.
-pub(super) async fn leave(core: &Core, live: &Arc<Live>, reason: DisconnectReason) -> Settled {
+/// Takes a connection out of the registry, with presence and subscriptions. `tell` is called before anything else can
+/// happen to the device: a client that comes back at once is told of after it.
+pub(super) async fn leave(
+    core: &Core,
+    live: &Arc<Live>,
+    reason: DisconnectReason,
+    tell: impl FnOnce(&Settled),
+) -> Settled {
     match live.info.identity.serial() {
         Some(serial) => {
             let shard = core.shard(serial);
             let permit = shard.reserve().await.ok();
-            shard.lock().leave(serial, live, reason, permit, core)
+            let mut state = shard.lock();
+            let settled = state.leave(serial, live, reason, permit, core);
+            tell(&settled);
+            settled
         }
         None => {
             let over = {
@@ -195,11 +205,13 @@ pub(super) async fn leave(core: &Core, live: &Arc<Live>, reason: DisconnectReaso
             for session in &over {
                 core.forget_operator(session);
             }
-            Settled {
+            let settled = Settled {
                 others: false,
                 over,
                 orphaned: None,
-            }
+            };
+            tell(&settled);
+            settled
         }
     }
 }

@@ -1,5 +1,10 @@
 //! How sessions that outlived their connection end.
 
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
 use super::*;
 
 #[tokio::test]
@@ -104,4 +109,28 @@ async fn a_device_may_not_store_any_number_of_sessions() {
             "{n}"
         );
     }
+}
+
+/// Presence goes by the last word: an end that is told slowly is no later word than the beginning after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_client_that_comes_back_at_once_is_told_of_after_its_end() {
+    let server = Server::start().await;
+    let mut client = server.v3().await;
+    client.welcome(connect3("A")).await;
+    let overtaken = Arc::new(AtomicBool::new(false));
+    let (comes, came) = std::sync::mpsc::channel();
+    let (came, seen) = (Mutex::new(came), Arc::clone(&overtaken));
+    *server.backend.on_event.lock().unwrap() = Some(Arc::new(move |event| match event {
+        SessionEvent::Started(_) => comes.send(()).unwrap(),
+        SessionEvent::Ended { .. } => {
+            let early = came.lock().unwrap().recv_timeout(Duration::from_secs(1));
+            seen.fetch_or(early.is_ok(), Ordering::SeqCst);
+        }
+        _ => {}
+    }));
+    drop(client);
+    let mut client = server.v3().await;
+    client.welcome(connect3("A")).await;
+    gone(&server).await;
+    assert!(!overtaken.load(Ordering::SeqCst));
 }

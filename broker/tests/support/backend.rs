@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Mutex, atomic::AtomicBool, atomic::Ordering},
+    sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering},
 };
 
 use bytes::Bytes;
@@ -29,6 +29,9 @@ pub(crate) enum Answering {
     Dropped,
 }
 
+/// What a test does while an event is told.
+type OnEvent = Arc<dyn Fn(&SessionEvent) + Send + Sync>;
+
 /// Devices sign in with the password `secret`, operators as `token` with the password `operator`.
 pub(crate) struct TestBackend {
     pub(crate) answering: Mutex<Answering>,
@@ -39,6 +42,8 @@ pub(crate) struct TestBackend {
     /// `authenticate` answers that the database can't be asked.
     pub(crate) down: AtomicBool,
     pub(crate) logins: Mutex<Vec<Login>>,
+    /// Called with each event before it is noted.
+    pub(crate) on_event: Mutex<Option<OnEvent>>,
     events: mpsc::UnboundedSender<SessionEvent>,
     event_queue: AsyncMutex<mpsc::UnboundedReceiver<SessionEvent>>,
     inbound: mpsc::UnboundedSender<Inbound>,
@@ -59,6 +64,7 @@ impl Default for TestBackend {
             stale: AtomicBool::default(),
             down: AtomicBool::default(),
             logins: Mutex::default(),
+            on_event: Mutex::default(),
             events,
             event_queue: AsyncMutex::new(event_queue),
             inbound,
@@ -174,6 +180,10 @@ impl Backend for TestBackend {
     }
 
     fn event(&self, event: SessionEvent) {
+        let on_event = self.on_event.lock().unwrap().clone();
+        if let Some(on_event) = on_event {
+            on_event(&event);
+        }
         self.events.send(event).unwrap();
     }
 }
