@@ -43,8 +43,8 @@ pub struct Load {
     /// Devices that send
     #[arg(long, default_value_t = 200)]
     pub publishers: usize,
-    /// Messages each may have unacknowledged
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    /// Messages each may have unacknowledged; with few, the time of a commit bounds the rate
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub in_flight: u16,
     /// Samples in each message; each sample holds two values
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
