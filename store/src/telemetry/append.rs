@@ -1,8 +1,8 @@
 //! Appending samples: COPY straight into the table, and by way of a staging table when there are duplicates.
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 
-use super::{Rows, rollups};
+use super::{Rows, end, rollups};
 use crate::{Result, Store};
 
 /// The columns in the order in which [`Rows`] encodes them.
@@ -65,21 +65,6 @@ async fn merge(connection: &mut PgConnection, rows: &Rows) -> Result<u64> {
     .await?;
     rollups::note(connection, &rows.late(watermark)).await?;
     Ok(merged.rows_affected())
-}
-
-/// Commits, or takes back at once rather than when the connection is next used: the watermark waits for either.
-async fn end(transaction: Transaction<'_, Postgres>, outcome: Result<u64>) -> Result<u64> {
-    match outcome {
-        Ok(count) => {
-            transaction.commit().await?;
-            Ok(count)
-        }
-        Err(error) => {
-            // Without a connection it is taken back by the server.
-            let _ = transaction.rollback().await;
-            Err(error)
-        }
-    }
 }
 
 /// Fills this connection's staging table, which empties itself at commit.

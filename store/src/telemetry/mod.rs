@@ -15,6 +15,10 @@ mod rows;
 mod storage;
 mod strays;
 
+use sqlx::{Postgres, Transaction};
+
+use crate::Result;
+
 pub use append::APPEND_TARGET;
 pub use buckets::{BucketPosition, BucketReading, Buckets};
 pub use catalog::{DeviceMetric, TelemetryDevice};
@@ -29,3 +33,18 @@ pub use storage::{Storage, TableSize};
 
 #[cfg(test)]
 mod tests;
+
+/// Commits, or takes back at once rather than when the connection is next used: what it holds, others wait for.
+async fn end<T>(transaction: Transaction<'_, Postgres>, outcome: Result<T>) -> Result<T> {
+    match outcome {
+        Ok(value) => {
+            transaction.commit().await?;
+            Ok(value)
+        }
+        Err(error) => {
+            // Without a connection it is taken back by the server.
+            let _ = transaction.rollback().await;
+            Err(error)
+        }
+    }
+}

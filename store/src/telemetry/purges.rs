@@ -3,10 +3,7 @@
 use chrono::{DateTime, Utc};
 use setpoint_model::DeviceId;
 
-use super::{
-    Lease,
-    removal::{delete_rollups, end, hold},
-};
+use super::{Lease, end, removal::delete_rollups, rollups::hold_marks};
 use crate::{Result, Store};
 
 impl Store {
@@ -56,7 +53,7 @@ impl Store {
     pub async fn finish_purge(&self, device_id: DeviceId) -> Result<()> {
         let mut transaction = self.pool.begin().await?;
         let finished = async {
-            hold(&mut transaction).await?;
+            hold_marks(&mut transaction).await?;
             delete_rollups(&mut transaction, device_id.0, None).await?;
             sqlx::query!("DELETE FROM purges WHERE device_id = $1", device_id.0)
                 .execute(&mut *transaction)

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDate, Utc};
 use setpoint_model::{DeviceId, Serial};
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Transaction};
+use sqlx::{AssertSqlSafe, PgConnection};
 
+use super::{end, rollups::hold_marks};
 use crate::{
     Result, Store,
     audit::{self, NewEntry},
@@ -203,7 +204,7 @@ impl Store {
             .bind(format!("{}ms", patience.as_millis().max(1)))
             .execute(&mut *transaction)
             .await?;
-        match hold(&mut transaction).await {
+        match hold_marks(&mut transaction).await {
             Ok(()) => {
                 let finished = finish(&mut transaction, series, at).await;
                 end(transaction, finished).await?;
@@ -237,29 +238,6 @@ impl Store {
         .await?;
         Ok(())
     }
-}
-
-/// Commits, or takes back at once rather than when the connection is next used.
-pub(super) async fn end<T>(transaction: Transaction<'_, Postgres>, outcome: Result<T>) -> Result<T> {
-    match outcome {
-        Ok(value) => {
-            transaction.commit().await?;
-            Ok(value)
-        }
-        Err(error) => {
-            // Without a connection it is taken back by the server.
-            let _ = transaction.rollback().await;
-            Err(error)
-        }
-    }
-}
-
-/// Waits for who is at work on the roll-ups, and may have read the samples before they went.
-pub(super) async fn hold(connection: &mut PgConnection) -> Result<()> {
-    sqlx::query!("SELECT rolled FROM telemetry_rollup FOR UPDATE")
-        .fetch_one(connection)
-        .await?;
-    Ok(())
 }
 
 async fn begin(

@@ -4,10 +4,7 @@ use chrono::{DateTime, Utc};
 use setpoint_model::telemetry::Kind;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-use super::{
-    Series,
-    removal::{end, hold},
-};
+use super::{Series, end, rollups::hold_marks};
 use crate::{Result, Store, settings::parse};
 
 impl Store {
@@ -58,7 +55,7 @@ async fn strays(connection: &mut PgConnection, table: &str, series: &Series, lim
         return Ok(0);
     }
     // Their roll-ups are made anew from what is left, which may be nothing.
-    hold(&mut *connection).await?;
+    hold_marks(&mut *connection).await?;
     let (first, last) = (hours.first().copied(), hours.last().copied());
     sqlx::query!(
         "WITH minutes AS (

@@ -61,6 +61,14 @@ pub(super) async fn hold(connection: &mut PgConnection) -> Result<DateTime<Utc>>
         .await?)
 }
 
+/// Waits for who is at work on the roll-ups, and may have read the samples before they went.
+pub(super) async fn hold_marks(connection: &mut PgConnection) -> Result<()> {
+    sqlx::query!("SELECT rolled FROM telemetry_rollup FOR UPDATE")
+        .fetch_one(connection)
+        .await?;
+    Ok(())
+}
+
 /// Notes what came late, in the transaction of the samples.
 pub(super) async fn note(connection: &mut PgConnection, late: &[Late]) -> Result<()> {
     if late.is_empty() {

@@ -13,7 +13,7 @@ use super::{
     claim,
     minutes::{Minute, Series, add, write_minutes},
 };
-use crate::{Result, Store};
+use crate::{Error, Result, Store, telemetry::end};
 
 /// Minutes of series that are put together at once. Where one minute has more, it is read in parts of the devices.
 const MOST_MINUTES: usize = 100_000;
@@ -76,17 +76,7 @@ impl Store {
         let moved = sqlx::query_scalar!(r#"SELECT telemetry_announce($1) AS "moved!""#, until)
             .fetch_one(&mut *transaction)
             .await;
-        match moved {
-            Ok(moved) => {
-                transaction.commit().await?;
-                Ok(moved)
-            }
-            Err(error) => {
-                // At once: writers wait for this lock.
-                let _ = transaction.rollback().await;
-                Err(error.into())
-            }
-        }
+        end(transaction, moved.map_err(Error::from)).await
     }
 
     /// Begins to make the roll-ups of the oldest that is announced and not made yet: of an hour at most, of a minute where
