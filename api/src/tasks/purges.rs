@@ -9,10 +9,7 @@ use setpoint_store::{Error, telemetry::Series};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{
-    App,
-    telemetry::{Removed, removal::STEP},
-};
+use crate::app::{App, telemetry::Removed};
 
 /// How often to look without a hint, and how often a deleted device is looked at until it is settled.
 const EVERY: Duration = Duration::from_secs(60);
@@ -106,20 +103,10 @@ pub async fn purge(app: &App) -> Result<(), Error> {
 async fn purge_devices(app: &App, devices: &[DeviceId]) -> Result<Option<u64>, Error> {
     let (until, mut rows) = (Instant::now() + TURN, 0);
     for (table, _) in app.store.all_telemetry_tables().await? {
-        loop {
-            let begun = Instant::now();
-            let step = app
-                .store
-                .delete_telemetry_rows(&table, devices, None, STEP)
-                .await?;
-            rows += step;
-            if begun >= until {
-                return Ok(None);
-            }
-            tokio::time::sleep(begun.elapsed()).await;
-            if step < STEP.unsigned_abs() {
-                break;
-            }
+        let (deleted, through) = app.delete_from(&table, devices, None, until).await?;
+        rows += deleted;
+        if !through || Instant::now() >= until {
+            return Ok(None);
         }
     }
     Ok(Some(rows))

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use serde_json::json;
-use setpoint_model::{Serial, telemetry::is_metric_name};
+use setpoint_model::{DeviceId, Serial, telemetry::is_metric_name};
 use setpoint_store::telemetry::{Lease, Series, Turn};
 use tokio::time::Instant;
 
 use crate::app::{Actor, App, Error, policy::Action};
 
 /// Rows deleted in one statement.
-pub(crate) const STEP: i64 = 10_000;
+const STEP: i64 = 10_000;
 
 /// For how much longer than it may work somebody has the lease of a removal: one statement and its rest.
 const MARGIN: Duration = Duration::from_secs(60);
@@ -87,25 +87,16 @@ impl App {
         }
     }
 
-    /// Works on a removal whose lease the caller has, until it is done or it is time; then the lease is given back. Rests as
-    /// long as it works.
+    /// Works on a removal whose lease the caller has, until it is done or it is time; then the lease is given back.
     pub(crate) async fn remove_series(&self, series: &Series, until: Instant) -> Result<Removed, Error> {
         let mut deleted = 0;
         for (table, samples) in self.store.all_telemetry_tables().await? {
-            loop {
-                let begun = Instant::now();
-                let step = self
-                    .store
-                    .delete_telemetry_rows(&table, &[series.device_id], Some(series.metric_id), STEP)
-                    .await?;
-                deleted += if samples { step } else { 0 };
-                if step < STEP.unsigned_abs() {
-                    break;
-                }
-                if Instant::now() >= until {
-                    return self.put_off(series, deleted).await;
-                }
-                tokio::time::sleep(begun.elapsed()).await;
+            let (rows, through) = self
+                .delete_from(&table, &[series.device_id], Some(series.metric_id), until)
+                .await?;
+            deleted += if samples { rows } else { 0 };
+            if !through {
+                return self.put_off(series, deleted).await;
             }
         }
         let now = self.clock.now();
@@ -114,6 +105,34 @@ impl App {
         }
         self.ingest.refresh(&series.serial);
         Ok(Removed { deleted, done: true })
+    }
+
+    /// Deletes what devices have in one table, of one metric or of all, until nothing is left or it is time. Rests as long as
+    /// it works. Returns how many rows, and whether nothing is left.
+    pub(crate) async fn delete_from(
+        &self,
+        table: &str,
+        devices: &[DeviceId],
+        metric_id: Option<i32>,
+        until: Instant,
+    ) -> Result<(u64, bool), setpoint_store::Error> {
+        let mut deleted = 0;
+        loop {
+            let begun = Instant::now();
+            let step = self
+                .store
+                .delete_telemetry_rows(table, devices, metric_id, STEP)
+                .await?;
+            deleted += step;
+            let through = step < STEP.unsigned_abs();
+            if !through && Instant::now() >= until {
+                return Ok((deleted, false));
+            }
+            tokio::time::sleep(begun.elapsed()).await;
+            if through {
+                return Ok((deleted, true));
+            }
+        }
     }
 
     /// Leaves the rest of a removal to the task.
