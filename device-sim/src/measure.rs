@@ -14,7 +14,7 @@ use device_sim::{
     wire::Login,
 };
 use futures_util::TryStreamExt;
-use setpoint_model::Serial;
+use setpoint_model::{Channel, Serial};
 use uuid::Uuid;
 
 use crate::{
@@ -135,7 +135,7 @@ async fn beside<T: Bench>(
                 name: "peer".to_owned(),
                 addr: plain(url).await?,
                 logins: logins(serials, None),
-                changes: Changes::Publish(None),
+                changes: Changes::Publish(None, Channel::Settings),
                 pid: None,
                 storage: Storage::Nowhere,
                 database: None,
@@ -148,7 +148,7 @@ async fn beside<T: Bench>(
                 addr: plain(url).await?,
                 // With a password of any kind they are devices there, without one operators.
                 logins: logins(serials, Some(&Token::new("any"))),
-                changes: Changes::Set,
+                changes: Changes::Publish(None, Channel::SettingsSet),
                 pid: None,
                 storage: Storage::Nowhere,
                 database: None,
@@ -191,7 +191,7 @@ fn broker(name: &str, mosquitto: &Mosquitto, logins: Vec<Login>, password: Optio
         name: name.to_owned(),
         addr: mosquitto.addr(),
         logins,
-        changes: Changes::Publish(password),
+        changes: Changes::Publish(password, Channel::Settings),
         pid: mosquitto.pid(),
         storage: Storage::Nowhere,
         database: None,

@@ -67,21 +67,9 @@ pub enum Storage {
 pub enum Changes {
     /// By PATCH, as users do.
     Rest(Rest),
-    /// By a retained publish, as one would without a server; publishers sign in with this password, if any.
-    Publish(Option<Token>),
-    /// By what an operator without a password publishes to `settings/set`, of which the target makes documents.
-    Set,
-}
-
-impl Changes {
-    /// The password of those who publish changes, and to which of a device's topics; `None` if nobody does.
-    pub fn published(&self) -> Option<(Option<Token>, Channel)> {
-        match self {
-            Self::Rest(_) => None,
-            Self::Publish(token) => Some((token.clone(), Channel::Settings)),
-            Self::Set => Some((None, Channel::SettingsSet)),
-        }
-    }
+    /// By publishing to this topic of a device: retained to `settings`, as one would without a server, or to `settings/set`,
+    /// of which the target makes documents. Publishers sign in with this password, if any.
+    Publish(Option<Token>, Channel),
 }
 
 /// The client that publishes for a plain broker, by its number.

@@ -248,13 +248,14 @@ enum Changer {
 
 impl Changer {
     async fn new(target: &Target, worker: usize) -> Result<Self, BenchError> {
-        if let Changes::Rest(rest) = &target.changes {
-            return Ok(Self::Rest(rest.clone()));
+        match &target.changes {
+            Changes::Rest(rest) => Ok(Self::Rest(rest.clone())),
+            Changes::Publish(token, channel) => {
+                let login = publisher(worker, token.clone())?;
+                let wire = Wire::connect(target.addr, &login, true, super::session::KEEP_ALIVE).await;
+                Ok(Self::Publish(Box::new(wire.map_err(failed(&login))?), *channel))
+            }
         }
-        let (token, channel) = target.changes.published().unwrap_or((None, Channel::Settings));
-        let login = publisher(worker, token)?;
-        let wire = Wire::connect(target.addr, &login, true, super::session::KEEP_ALIVE).await;
-        Ok(Self::Publish(Box::new(wire.map_err(failed(&login))?), channel))
     }
 
     /// Makes one change and waits until it is accepted.

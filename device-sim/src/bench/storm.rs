@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Bench, BenchError, Report, Target, failed,
+    Bench, BenchError, Changes, Report, Target, failed,
     idle::first_error,
     publisher,
     session::{Heard, KEEP_ALIVE, Session},
@@ -67,8 +67,8 @@ impl Bench for Storm {
     }
 
     async fn run(&self, target: &Target) -> Result<Report, BenchError> {
-        if let Some((token, channel)) = target.changes.published() {
-            retain_documents(target, publisher(0, token)?, channel).await?;
+        if let Changes::Publish(token, channel) = &target.changes {
+            retain_documents(target, publisher(0, token.clone())?, *channel).await?;
         }
         let shared = Arc::new(target.clone());
         let counters = Arc::new(Counters::default());

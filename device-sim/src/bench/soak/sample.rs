@@ -73,7 +73,7 @@ impl<'a> Reader<'a> {
             pid: target.pid,
             rest: match &target.changes {
                 Changes::Rest(rest) => Some(rest),
-                Changes::Publish(_) | Changes::Set => None,
+                Changes::Publish(..) => None,
             },
             database: target.database.as_ref(),
             cpu: Mutex::default(),
