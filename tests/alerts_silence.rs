@@ -74,7 +74,9 @@ async fn a_device_that_stays_away_is_noticed() {
             json!({"condition": "offline for 10m", "severity": "critical"}),
         )
         .await;
+    // When the rule was made, the device may not have been written down as online yet: it was pending then.
     eventually!(watched.api().get("/devices/HOME-1").await.expect(200)["online"] == true);
+    eventually!(watched.state("HOME-1", "away").await == "ok");
     watched.pass(120);
     drop(session);
     eventually!(watched.state("HOME-1", "away").await == "pending");

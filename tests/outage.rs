@@ -7,6 +7,12 @@ async fn server() -> Harness {
     Harness::setup().gated().start().await
 }
 
+/// Lets the server at its database again, until it has connections to it: each attempt of theirs waits a while.
+async fn back(server: &Harness) {
+    server.gate().open();
+    eventually!(server.api().get("/devices").await.status == 200);
+}
+
 #[tokio::test]
 async fn devices_stay_and_telemetry_waits_until_it_is_back() {
     let server = server().await;

@@ -182,16 +182,16 @@ async fn ends_well(mut answer: reqwest::Response) -> bool {
 #[tokio::test]
 async fn what_breaks_off_does_not_look_whole() {
     let server = Harness::setup().gated().start().await;
-    // Twice as many: compressed, they are half as long.
-    filled(&server, 200_000).await;
+    filled(&server, 100_000).await;
     for encoding in ["identity", "gzip"] {
+        // Half of them: however much sockets hold, the rest never comes.
+        server.gate().close_after(10_000_000);
         let answer = server
             .api()
             .get(&csv())
             .header("accept-encoding", encoding)
             .unread()
             .await;
-        server.gate().close();
         assert!(!ends_well(answer).await, "{encoding}: the database is away");
         server.gate().open();
         eventually!(server.api().get("/readyz").await.status == 200);

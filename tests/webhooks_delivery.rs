@@ -190,6 +190,7 @@ async fn what_is_given_up_is_listed_and_sent_again_when_asked() {
         errors,
         json!({"state": "must be one of pending, delivered, dead"})
     );
+    eventually!(api.get("/webhooks/ops").await.expect(200)["pending"] == 0);
     receiver.hold();
     assert_eq!(api.post(&one).await.status, 202);
     receiver.next().await;

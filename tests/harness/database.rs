@@ -1,6 +1,12 @@
 //! A gate between the server and its Postgres, which a test can close.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use reqwest::Url;
 use tokio::{
@@ -26,11 +32,54 @@ enum State {
     Closed,
 }
 
+/// What all connections through a gate have in common.
+#[derive(Debug, Clone)]
+struct Door {
+    state: watch::Sender<State>,
+    /// How many more bytes of Postgres pass before it closes by itself.
+    passes: Arc<AtomicUsize>,
+}
+
+impl Door {
+    async fn is_open(&self) {
+        // The sender is here: this can't fail.
+        let _ = self
+            .state
+            .subscribe()
+            .wait_for(|state| *state == State::Open)
+            .await;
+    }
+
+    async fn is_closed(&self) {
+        let _ = self
+            .state
+            .subscribe()
+            .wait_for(|state| *state == State::Closed)
+            .await;
+    }
+
+    /// Takes note of bytes that Postgres sent; `false` if they pass no more.
+    fn lets(&self, length: usize) -> bool {
+        let take = |passes: usize| match passes {
+            usize::MAX => Some(passes),
+            passes => passes.checked_sub(length),
+        };
+        let open = self
+            .passes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok();
+        if !open {
+            self.state.send_replace(State::Closed);
+        }
+        open
+    }
+}
+
 /// Forwards the server's connections to Postgres, as long as the test lets it.
 #[derive(Debug)]
 pub struct Gate {
     url: String,
-    state: watch::Sender<State>,
+    door: Door,
     task: AbortHandle,
 }
 
@@ -60,11 +109,14 @@ impl Gate {
         url.set_query(None);
         url.set_host(Some("127.0.0.1")).expect("a host");
         url.set_port(Some(port)).expect("a port");
-        let (state, watched) = watch::channel(State::Open);
+        let door = Door {
+            state: watch::Sender::new(State::Open),
+            passes: Arc::new(AtomicUsize::new(usize::MAX)),
+        };
         Self {
             url: url.to_string(),
-            state,
-            task: super::spawn(serve(listener, target, watched)),
+            door: door.clone(),
+            task: super::spawn(serve(listener, target, door)),
         }
     }
 
@@ -75,75 +127,80 @@ impl Gate {
 
     /// Breaks all connections, and lets no new one through.
     pub fn close(&self) {
-        self.state.send_replace(State::Closed);
+        self.door.state.send_replace(State::Closed);
+    }
+
+    /// Closes once Postgres has sent so many bytes more.
+    pub fn close_after(&self, bytes: usize) {
+        self.door.passes.store(bytes, Ordering::Relaxed);
     }
 
     /// Leaves connections as they are, and lets nothing pass.
     pub fn stall(&self) {
-        self.state.send_replace(State::Stalled);
+        self.door.state.send_replace(State::Stalled);
     }
 
     /// Lets everything through again.
     pub fn open(&self) {
-        self.state.send_replace(State::Open);
+        self.door.passes.store(usize::MAX, Ordering::Relaxed);
+        self.door.state.send_replace(State::Open);
     }
 }
 
-async fn serve(listener: TcpListener, target: Target, state: watch::Receiver<State>) {
+async fn serve(listener: TcpListener, target: Target, door: Door) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else {
             return;
         };
         while connections.try_join_next().is_some() {}
-        let (target, mut closing, state) = (target.clone(), state.clone(), state.clone());
+        let (target, door) = (target.clone(), door.clone());
         connections.spawn(async move {
             tokio::select! {
                 biased;
-                _ = closing.wait_for(|state| *state == State::Closed) => {}
-                () = connect(client, target, state) => {}
+                () = door.is_closed() => {}
+                () = connect(client, target, &door) => {}
             }
         });
     }
 }
 
-async fn connect(client: TcpStream, target: Target, state: watch::Receiver<State>) {
+async fn connect(client: TcpStream, target: Target, door: &Door) {
     // A server that is not there is told by the closed connection.
     match target {
         Target::Socket(path) => {
             if let Ok(server) = UnixStream::connect(path).await {
-                forward(client, server, state).await;
+                forward(client, server, door).await;
             }
         }
         Target::Tcp(address) => {
             if let Ok(server) = TcpStream::connect(address).await {
-                forward(client, server, state).await;
+                forward(client, server, door).await;
             }
         }
     }
 }
 
-async fn forward(client: TcpStream, server: impl AsyncRead + AsyncWrite, state: watch::Receiver<State>) {
+async fn forward(client: TcpStream, server: impl AsyncRead + AsyncWrite, door: &Door) {
     let (client_reader, client_writer) = split(client);
     let (server_reader, server_writer) = split(server);
     tokio::select! {
-        () = pass(client_reader, server_writer, state.clone()) => {}
-        () = pass(server_reader, client_writer, state) => {}
+        () = pass(client_reader, server_writer, door, |_| true) => {}
+        () = pass(server_reader, client_writer, door, |length| door.lets(length)) => {}
     }
 }
 
-/// Passes bytes on until either end closes.
+/// Passes bytes on until either end closes, or they are not let through.
 async fn pass(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    mut state: watch::Receiver<State>,
+    door: &Door,
+    lets: impl Fn(usize) -> bool,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        if state.wait_for(|state| *state == State::Open).await.is_err() {
-            return;
-        }
-        if to.write_all(&buffer[..length]).await.is_err() {
+        door.is_open().await;
+        if !lets(length) || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }
     }
