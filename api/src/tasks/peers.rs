@@ -75,6 +75,8 @@ async fn listen(app: &App, mut notices: Notices, missed: bool) -> Result<(), Err
                     tracing::info!("another server is on this database");
                     // It may not know of this one.
                     app.store.say_hello().await?;
+                    // What it did before it knew of this one, it told nobody.
+                    settings_publisher::restore(app).await?;
                 }
             }
             notice => {
