@@ -53,6 +53,27 @@ async fn a_change_made_at_one_reaches_a_device_at_the_other() {
 }
 
 #[tokio::test]
+async fn what_a_server_publishes_as_soon_as_it_runs_reaches_all_others() {
+    let (first, second) = both().await;
+    let mut sessions = Vec::new();
+    for (server, serial) in [(&first, "A"), (&second, "B")] {
+        let device = server.device(serial).await;
+        let mut session = at(server, &device).connect().await;
+        session.subscribe(&[&device.topic("settings")]).await;
+        sessions.push((session, device.topic("settings")));
+    }
+    // The others can't have answered its greeting yet.
+    let third = first.beside().await;
+    for (session, topic) in &mut sessions {
+        let serial = topic.split('/').nth(1).unwrap();
+        let path = format!("/devices/{serial}/settings");
+        let changed = third.api().patch(&path).json(&json!({"label": "third"}));
+        let version = changed.await.expect(200)["version"].clone();
+        while session.next(topic).await.json()["version"] != version {}
+    }
+}
+
+#[tokio::test]
 async fn a_credential_that_ends_at_one_ends_at_the_other() {
     let (first, second) = both().await;
     let device = first.device("A").await;

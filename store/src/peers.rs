@@ -46,8 +46,10 @@ pub enum Notice {
     Judged(Vec<i64>),
     /// An alert of a device fired or was resolved: the device, when, and the facts as JSON.
     Alert(Serial, DateTime<Utc>, String),
-    /// Another server is there.
-    Hello,
+    /// This other server is there.
+    Hello(Uuid),
+    /// This other server has only now heard of another one: what it published before, it told nobody of.
+    Anew(Uuid),
     /// The connection was lost and is back: anything may have been missed.
     Missed,
 }
@@ -91,6 +93,14 @@ impl Store {
     /// When the database fails.
     pub async fn say_hello(&self) -> Result<()> {
         self.tell("hello", "").await
+    }
+
+    /// Tells other servers that this one is there, and that they may have missed whatever it published so far.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn say_anew(&self) -> Result<()> {
+        self.tell("anew", "").await
     }
 
     /// Tells other servers that these devices' settings were published here: at most 400 at once, or the message
@@ -173,7 +183,8 @@ fn read(payload: &str, own: Uuid) -> Option<Notice> {
             let (serial, at) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
             Notice::Alert(serial, at, words.next()?.to_owned())
         }
-        "hello" => Notice::Hello,
+        "hello" => Notice::Hello(server.parse().ok()?),
+        "anew" => Notice::Anew(server.parse().ok()?),
         _ => return None,
     })
 }
@@ -210,8 +221,10 @@ mod tests {
                 )),
             ),
             ("- alert A".to_owned(), None),
-            ("- hello ".to_owned(), Some(Notice::Hello)),
-            ("- hello".to_owned(), Some(Notice::Hello)),
+            (format!("{user} hello "), Some(Notice::Hello(user))),
+            (format!("{user} hello"), Some(Notice::Hello(user))),
+            (format!("{user} anew "), Some(Notice::Anew(user))),
+            ("- hello".to_owned(), None),
             ("- webhooks".to_owned(), Some(Notice::Webhooks)),
             (format!("{own} end A"), None),
             ("- other A".to_owned(), None),

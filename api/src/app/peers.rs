@@ -1,6 +1,7 @@
 //! What other servers on the same database do: this one follows at once.
 
 use std::{
+    collections::HashMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -8,29 +9,29 @@ use std::{
 use setpoint_model::presence::DisconnectReason;
 use setpoint_store::peers::Notice;
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{App, Error};
 
 /// How long another server is believed to be there after it said so.
 const BELIEVED: Duration = Duration::from_secs(60);
 
-/// Whether other servers are there.
+/// Which other servers are there, and when each last said so.
 #[derive(Debug, Default)]
-pub struct Peers(Mutex<Option<Instant>>);
+pub struct Peers(Mutex<HashMap<Uuid, Instant>>);
 
 impl Peers {
     /// Another server said that it is there; whether that is news.
-    pub fn heard(&self) -> bool {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = last.is_none_or(|at| at.elapsed() >= BELIEVED);
-        *last = Some(Instant::now());
-        news
+    pub fn heard(&self, server: Uuid) -> bool {
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|_, at| at.elapsed() < BELIEVED);
+        peers.insert(server, Instant::now()).is_none()
     }
 
     /// Whether another one was heard of lately.
     pub fn any(&self) -> bool {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        last.is_some_and(|at| at.elapsed() < BELIEVED)
+        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.values().any(|at| at.elapsed() < BELIEVED)
     }
 }
 
@@ -67,7 +68,7 @@ impl App {
             Notice::AlertLooks => self.alerts.look(),
             Notice::Judged(devices) => self.judged_elsewhere(devices),
             Notice::Alert(serial, at, facts) => self.alert_elsewhere(serial, *at, facts),
-            Notice::Settings(_) | Notice::Hello | Notice::Missed => {}
+            Notice::Settings(_) | Notice::Hello(_) | Notice::Anew(_) | Notice::Missed => {}
         }
         Ok(())
     }

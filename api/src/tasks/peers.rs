@@ -70,12 +70,15 @@ async fn listen(app: &App, mut notices: Notices, missed: bool) -> Result<(), Err
         match notices.next().await? {
             Notice::Settings(devices) => settings_publisher::restore_these(app, &devices).await?,
             Notice::Missed => resume(app).await?,
-            Notice::Hello => {
-                if app.peers.heard() {
-                    tracing::info!("another server is on this database");
-                    // It may not know of this one.
-                    app.store.say_hello().await?;
-                    // What it did before it knew of this one, it told nobody.
+            Notice::Hello(server) => {
+                if app.peers.heard(server) {
+                    meet(app).await?;
+                }
+            }
+            Notice::Anew(server) => {
+                if app.peers.heard(server) {
+                    meet(app).await?;
+                } else {
                     settings_publisher::restore(app).await?;
                 }
             }
@@ -86,6 +89,15 @@ async fn listen(app: &App, mut notices: Notices, missed: bool) -> Result<(), Err
             }
         }
     }
+}
+
+/// Makes the acquaintance of a server that was not known: from now on it is told of what is published here. What was
+/// published before on either side, the other one puts in place.
+async fn meet(app: &App) -> Result<(), Error> {
+    tracing::info!("another server is on this database");
+    app.store.say_anew().await?;
+    settings_publisher::restore(app).await?;
+    Ok(())
 }
 
 /// Makes good whatever was missed.
