@@ -7,13 +7,6 @@ async fn server() -> Harness {
     Harness::setup().gated().start().await
 }
 
-/// Lets the server at its database again, and waits until REST is back: what is refused connections tries again only after
-/// a while.
-async fn back(server: &Harness) {
-    server.gate().open();
-    eventually!(server.api().get("/devices").await.status == 200);
-}
-
 #[tokio::test]
 async fn devices_stay_and_telemetry_waits_until_it_is_back() {
     let server = server().await;
@@ -35,7 +28,7 @@ async fn devices_stay_and_telemetry_waits_until_it_is_back() {
     assert_eq!(three.acknowledged_so_far() + five.acknowledged_so_far(), 0);
     assert!(three.is_connected() && five.is_connected());
 
-    back(&server).await;
+    server.back().await;
     for _ in 0..10 {
         assert!(three.acknowledged().await.is_some());
         assert!(five.acknowledged().await.is_some());
@@ -130,7 +123,7 @@ async fn an_acknowledgement_is_not_lost_meanwhile() {
             .send("devices/HOME-1/settings/ack", 1, ack.to_string())
             .await;
         server.api().get("/devices").await.problem(503, "unavailable");
-        back(&server).await;
+        server.back().await;
         assert!(
             session.acknowledged().await.is_some(),
             "the device's word is taken in the end"
@@ -242,7 +235,7 @@ async fn what_devices_say_of_commands_and_firmware_waits_as_well() {
             .await;
         server.api().get("/devices").await.problem(503, "unavailable");
         assert_eq!(session.acknowledged_so_far(), 0, "{version:?}");
-        back(&server).await;
+        server.back().await;
         for _ in 0..2 {
             assert!(session.acknowledged().await.is_some(), "{version:?}");
         }

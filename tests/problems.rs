@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use serde_json::json;
-use setpoint_tests::{Harness, eventually};
+use setpoint_tests::Harness;
 
 #[tokio::test]
 async fn each_status_has_its_problem() {
@@ -114,8 +114,7 @@ async fn a_request_that_takes_too_long_is_answered_503() {
     let waiting = server.api().get("/devices").await;
     waiting.problem(503, "unavailable");
     assert!(!waiting.header("retry-after").is_empty());
-    server.gate().open();
-    eventually!(server.api().get("/devices").await.status == 200);
+    server.back().await;
 }
 
 #[tokio::test]

@@ -41,32 +41,19 @@ struct Door {
 }
 
 impl Door {
-    async fn is_open(&self) {
+    /// Waits until it is like this.
+    async fn is(&self, wanted: State) {
         // The sender is here: this can't fail.
-        let _ = self
-            .state
-            .subscribe()
-            .wait_for(|state| *state == State::Open)
-            .await;
-    }
-
-    async fn is_closed(&self) {
-        let _ = self
-            .state
-            .subscribe()
-            .wait_for(|state| *state == State::Closed)
-            .await;
+        let _ = self.state.subscribe().wait_for(|state| *state == wanted).await;
     }
 
     /// Takes note of bytes that Postgres sent; `false` if they pass no more.
     fn lets(&self, length: usize) -> bool {
-        let take = |passes: usize| match passes {
-            usize::MAX => Some(passes),
-            passes => passes.checked_sub(length),
-        };
         let open = self
             .passes
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |passes| {
+                passes.checked_sub(length)
+            })
             .is_ok();
         if !open {
             self.state.send_replace(State::Closed);
@@ -158,7 +145,7 @@ async fn serve(listener: TcpListener, target: Target, door: Door) {
         connections.spawn(async move {
             tokio::select! {
                 biased;
-                () = door.is_closed() => {}
+                () = door.is(State::Closed) => {}
                 () = connect(client, target, &door) => {}
             }
         });
@@ -199,7 +186,7 @@ async fn pass(
 ) {
     let mut buffer = vec![0; 16 * 1024];
     while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        door.is_open().await;
+        door.is(State::Open).await;
         if !lets(length) || to.write_all(&buffer[..length]).await.is_err() {
             return;
         }

@@ -122,6 +122,15 @@ impl Harness {
         self.gate.as_ref().expect("a gated setup")
     }
 
+    /// Opens the gate, and waits until REST is back: what is refused connections tries again only after a while.
+    ///
+    /// # Panics
+    /// Without [`Setup::gated`], and when it does not come back.
+    pub async fn back(&self) {
+        self.gate().open();
+        crate::eventually!(self.api().get("/devices").await.status == 200);
+    }
+
     /// The MQTT port.
     pub fn mqtt_port(&self) -> u16 {
         self.server.mqtt_port()
