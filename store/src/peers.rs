@@ -46,10 +46,13 @@ pub enum Notice {
     Judged(Vec<i64>),
     /// An alert of a device fired or was resolved: the device, when, and the facts as JSON.
     Alert(Serial, DateTime<Utc>, String),
-    /// This other server is there.
-    Hello(Uuid),
-    /// This other server has only now heard of another one: what it published before, it told nobody of.
-    Anew(Uuid),
+    /// Another server is there.
+    Hello {
+        /// Which.
+        server: Uuid,
+        /// Whether it has only now heard of somebody: what it published before, it may have told nobody of.
+        anew: bool,
+    },
     /// The connection was lost and is back: anything may have been missed.
     Missed,
 }
@@ -183,8 +186,10 @@ fn read(payload: &str, own: Uuid) -> Option<Notice> {
             let (serial, at) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
             Notice::Alert(serial, at, words.next()?.to_owned())
         }
-        "hello" => Notice::Hello(server.parse().ok()?),
-        "anew" => Notice::Anew(server.parse().ok()?),
+        "hello" | "anew" => Notice::Hello {
+            server: server.parse().ok()?,
+            anew: kind == "anew",
+        },
         _ => return None,
     })
 }
@@ -221,9 +226,27 @@ mod tests {
                 )),
             ),
             ("- alert A".to_owned(), None),
-            (format!("{user} hello "), Some(Notice::Hello(user))),
-            (format!("{user} hello"), Some(Notice::Hello(user))),
-            (format!("{user} anew "), Some(Notice::Anew(user))),
+            (
+                format!("{user} hello "),
+                Some(Notice::Hello {
+                    server: user,
+                    anew: false,
+                }),
+            ),
+            (
+                format!("{user} hello"),
+                Some(Notice::Hello {
+                    server: user,
+                    anew: false,
+                }),
+            ),
+            (
+                format!("{user} anew "),
+                Some(Notice::Hello {
+                    server: user,
+                    anew: true,
+                }),
+            ),
             ("- hello".to_owned(), None),
             ("- webhooks".to_owned(), Some(Notice::Webhooks)),
             (format!("{own} end A"), None),

@@ -68,7 +68,7 @@ impl App {
             Notice::AlertLooks => self.alerts.look(),
             Notice::Judged(devices) => self.judged_elsewhere(devices),
             Notice::Alert(serial, at, facts) => self.alert_elsewhere(serial, *at, facts),
-            Notice::Settings(_) | Notice::Hello(_) | Notice::Anew(_) | Notice::Missed => {}
+            Notice::Settings(_) | Notice::Hello { .. } | Notice::Missed => {}
         }
         Ok(())
     }

@@ -8,13 +8,14 @@ use std::time::Duration;
 use setpoint_store::peers::{Notice, Notices};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::{presence_writer, settings_publisher};
 use crate::app::{App, Error};
 
 /// How often others are told that this server is there, and looked after those who are no more.
 const HELLO: Duration = Duration::from_secs(15);
-/// How soon after a start, by when each other server has heard of it, what was missed meanwhile is made good.
+/// How soon after a start others are looked after for the first time.
 const FIRST: Duration = Duration::from_secs(1);
 /// Pause before another attempt while Postgres is away.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -42,17 +43,14 @@ pub async fn run(app: App, mut notices: Option<Notices>, stop: CancellationToken
     let hello = async {
         tokio::time::sleep(FIRST).await;
         let mut rounds = interval(HELLO);
-        let mut first = true;
         loop {
             rounds.tick().await;
-            if let Err(error) = look_after(&app, first).await {
+            if let Err(error) = look_after(&app).await {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,
                     "other servers can't be told"
                 );
-                continue;
             }
-            first = false;
         }
     };
     // Boxed: much is done along the way, and little of the time.
@@ -70,18 +68,7 @@ async fn listen(app: &App, mut notices: Notices, missed: bool) -> Result<(), Err
         match notices.next().await? {
             Notice::Settings(devices) => settings_publisher::restore_these(app, &devices).await?,
             Notice::Missed => resume(app).await?,
-            Notice::Hello(server) => {
-                if app.peers.heard(server) {
-                    meet(app).await?;
-                }
-            }
-            Notice::Anew(server) => {
-                if app.peers.heard(server) {
-                    meet(app).await?;
-                } else {
-                    settings_publisher::restore(app).await?;
-                }
-            }
+            Notice::Hello { server, anew } => greet(app, server, anew).await?,
             notice => {
                 if app.follow(&notice).await.is_err() {
                     resume(app).await?;
@@ -91,12 +78,17 @@ async fn listen(app: &App, mut notices: Notices, missed: bool) -> Result<(), Err
     }
 }
 
-/// Makes the acquaintance of a server that was not known: from now on it is told of what is published here. What was
-/// published before on either side, the other one puts in place.
-async fn meet(app: &App) -> Result<(), Error> {
-    tracing::info!("another server is on this database");
-    app.store.say_anew().await?;
-    settings_publisher::restore(app).await?;
+/// Takes note of another server. When it was not known it is told of this one, and from now on of what is published here;
+/// what it published before it knew of anybody is put in place.
+async fn greet(app: &App, server: Uuid, anew: bool) -> Result<(), Error> {
+    let news = app.peers.heard(server);
+    if news {
+        tracing::info!("another server is on this database");
+        app.store.say_anew().await?;
+    }
+    if news || anew {
+        settings_publisher::restore(app).await?;
+    }
     Ok(())
 }
 
@@ -110,11 +102,11 @@ async fn resume(app: &App) -> Result<(), Error> {
 }
 
 /// Tells others of this server, and makes good what one that is gone left undone: devices that it left online, documents
-/// that it claimed and told nobody of. At `first` the same for what others did before they had heard of this one.
-async fn look_after(app: &App, first: bool) -> Result<(), Error> {
+/// that it claimed and told nobody of.
+async fn look_after(app: &App) -> Result<(), Error> {
     app.store.say_hello().await?;
     let orphans = presence_writer::take_over(app).await?;
-    if (first || orphans > 0) && app.peers.any() {
+    if orphans > 0 && app.peers.any() {
         settings_publisher::restore(app).await?;
     }
     Ok(())
